@@ -1,0 +1,1 @@
+"""MQTT telemetry for Filecoin storage providers."""
