@@ -1,0 +1,206 @@
+"""What a field and a record are: one declaration, from which everything else that knows a field is made.
+
+A field has its declared JSON type in every message; `null` is never a value.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from telemetry.units import Unit
+
+Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any]
+"""A JSON value without null."""
+
+# SQLite's INTEGER. What does not fit is refused at the door, not at the commit.
+_INTEGER_LIMIT = 2**63
+
+
+class Scalar(Enum):
+    """The JSON types of a single value. A NUMBER may be written without a fraction."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+
+
+class Owner(Enum):
+    """Who states a field. `MINER`, `HARDWARE` and `TASKS` are the senders of reports."""
+
+    KEY = "key"
+    MINER = "miner"
+    HARDWARE = "hardware"
+    TASKS = "tasks"
+    AGGREGATOR = "aggregator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadband:
+    """How far a number must move from the value last sent to count as changed: beyond both bounds.
+
+    `absolute` is in the field's unit, `relative` a share of the value last sent.
+    """
+
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    def exceeded(self, sent: float, now: float) -> bool:
+        """Whether `now` is far enough from `sent` to be reported."""
+        return now != sent and abs(now - sent) > max(self.absolute, self.relative * abs(sent))
+
+
+EXACT = Deadband()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One named value of an object in a list; an `optional` one may be left out."""
+
+    name: str
+    type: Scalar
+    english: str
+    chinese: str
+    unit: Unit = Unit.NONE
+    deadband: Deadband = EXACT
+    optional: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectList:
+    """A list of objects with declared members."""
+
+    members: tuple[Member, ...]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Member]:
+        """The members by name."""
+        return {member.name: member for member in self.members}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalarList:
+    """A list of single values of one type."""
+
+    element: Scalar
+
+
+Type: TypeAlias = Scalar | ObjectList | ScalarList
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One field of a record: `name` is its name everywhere, `owner` the only one who states it."""
+
+    name: str
+    type: Type
+    owner: Owner
+    english: str
+    chinese: str
+    unit: Unit = Unit.NONE
+    deadband: Deadband = EXACT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A kind of record: its name, and its fields in the order in which they are shown."""
+
+    name: str
+    fields: tuple[Field, ...]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Field]:
+        """The fields by name."""
+        return {field.name: field for field in self.fields}
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the fields that identify one record."""
+        return tuple(field.name for field in self.fields if field.owner is Owner.KEY)
+
+    @cached_property
+    def senders(self) -> tuple[Owner, ...]:
+        """The owners whose reports make the record, in order of their first field."""
+        reported = (Owner.MINER, Owner.HARDWARE, Owner.TASKS)
+        return tuple(dict.fromkeys(field.owner for field in self.fields if field.owner in reported))
+
+    def owned_by(self, owner: Owner) -> Mapping[str, Field]:
+        """The fields that `owner` states, by name."""
+        return {field.name: field for field in self.fields if field.owner is owner}
+
+
+def fits(declared: Type, value: object) -> bool:
+    """Whether a JSON value has the declared type. Members that a newer version added are let pass."""
+    match declared:
+        case Scalar():
+            return _fits_scalar(declared, value)
+        case ScalarList(element=element):
+            return isinstance(value, list) and all(_fits_scalar(element, entry) for entry in value)
+        case ObjectList():
+            return isinstance(value, list) and all(_fits_object(declared, entry) for entry in value)
+
+
+def _fits_scalar(declared: Scalar, value: object) -> bool:
+    if declared is Scalar.STRING:
+        return isinstance(value, str)
+    if isinstance(value, bool):
+        return declared is Scalar.BOOLEAN
+    if isinstance(value, int):
+        return declared in {Scalar.INTEGER, Scalar.NUMBER} and -_INTEGER_LIMIT <= value < _INTEGER_LIMIT
+    return declared is Scalar.NUMBER and isinstance(value, float)
+
+
+def _fits_object(declared: ObjectList, value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and has_no_null(value)
+        and all(
+            _fits_scalar(member.type, value[member.name]) if member.name in value else member.optional
+            for member in declared.members
+        )
+    )
+
+
+def has_no_null(value: object) -> bool:
+    """Whether no null stands anywhere in a JSON value."""
+    if isinstance(value, list):
+        return all(has_no_null(entry) for entry in value)
+    if isinstance(value, dict):
+        return all(has_no_null(entry) for entry in value.values())
+    return value is not None
+
+
+def differs(declared: Type, deadband: Deadband, sent: Value, now: Value) -> bool:
+    """Whether `now` has to be reported when `sent` is what the reader holds."""
+    if sent == now:
+        return False
+    if isinstance(declared, ObjectList):
+        return _objects_differ(declared, sent, now)
+    if _is_number(sent) and _is_number(now):
+        return deadband.exceeded(sent, now)  # type: ignore[arg-type]  # both are numbers
+    return True
+
+
+def _objects_differ(declared: ObjectList, sent: Value, now: Value) -> bool:
+    if not isinstance(sent, list) or not isinstance(now, list) or len(sent) != len(now):
+        return True
+    return any(_object_differs(declared, old, new) for old, new in zip(sent, now, strict=True))
+
+
+def _object_differs(declared: ObjectList, sent: dict[str, Value], now: dict[str, Value]) -> bool:
+    if sent.keys() != now.keys():
+        return True
+    for name, value in now.items():
+        member = declared.by_name.get(name)
+        if member is None:
+            if sent[name] != value:
+                return True
+        elif differs(member.type, member.deadband, sent[name], value):
+            return True
+    return False
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

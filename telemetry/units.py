@@ -1,0 +1,56 @@
+"""Units of fields, and how a person reads a value in them. Base units travel; prefixes are for display only."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitStyle:
+    """How a unit is written: `symbol` behind the value (UCUM where it has one), `step` between its prefixes."""
+
+    symbol: str
+    step: int | None = None
+
+
+class Unit(Enum):
+    """The unit of a number."""
+
+    NONE = UnitStyle(symbol="")
+    COUNT = UnitStyle(symbol="1")
+    BYTES = UnitStyle(symbol="B", step=1024)
+    BYTES_PER_SECOND = UnitStyle(symbol="B/s", step=1024)
+    CELSIUS = UnitStyle(symbol="°C")
+    PERCENT = UnitStyle(symbol="%")
+    WATTS = UnitStyle(symbol="W")
+    FIL = UnitStyle(symbol="FIL")
+    WINS_PER_DAY = UnitStyle(symbol="wins/d")
+    UNIX_MILLISECONDS = UnitStyle(symbol="ms")
+
+
+_PREFIXES = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi")
+
+
+def format_number(value: float, unit: Unit) -> str:
+    """A number with its unit as people write it: `1.5 GiB`, `37.5 %`, `12`."""
+    style = unit.value
+    if style.step is None:
+        text = f"{value:,}" if isinstance(value, int) else f"{value:,.9f}".rstrip("0").rstrip(".")
+        return text if style.symbol in {"", "1"} else f"{text} {style.symbol}"
+    scaled, power = float(value), 0
+    while abs(scaled) >= style.step and power < len(_PREFIXES) - 1:
+        scaled, power = scaled / style.step, power + 1
+    digits = f"{scaled:.0f}" if power == 0 or abs(scaled) >= 100 else f"{scaled:.1f}"
+    return f"{digits} {_PREFIXES[power]}{style.symbol}"
+
+
+def format_age(seconds: float) -> str:
+    """How long ago, in the two largest units: `4 s`, `3 min`, `2 h 05 min`, `6 d 1 h`."""
+    whole = max(0, int(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{hours} h {minutes % 60:02} min"
+    return f"{days} d {hours % 24} h"
