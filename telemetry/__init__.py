@@ -1,1 +1,3 @@
 """MQTT telemetry for Filecoin storage providers."""
+
+__version__ = "0.1.0"

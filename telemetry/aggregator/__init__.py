@@ -1,0 +1,1 @@
+"""What runs beside the broker: it mirrors every record, keeps what happened, and publishes snapshots."""

@@ -1,0 +1,138 @@
+"""What the aggregator knows of one agent: its log, whether it is there, and when to ask it for what is missing."""
+
+from collections.abc import Collection
+from enum import Enum
+
+from telemetry.config import Intervals
+from telemetry.follow import Follower
+from telemetry.stores import StoredAgent
+from telemetry.topics import AgentKey
+from telemetry.wire import Position, Presence, PresenceState
+
+GRACE = 3.0
+"""Seconds in which a hole may close by itself before the agent is asked."""
+
+FIRST_REPEAT, LAST_REPEAT = 30.0, 600.0
+"""Seconds between requests to one agent: doubling from the first to the last."""
+
+
+class NetState(Enum):
+    """Whether an agent is there."""
+
+    UNKNOWN = "unknown"
+    ONLINE = "online"
+    STALE = "stale"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+_STATE_OF = {
+    PresenceState.ONLINE: NetState.ONLINE,
+    PresenceState.STOPPED: NetState.STOPPED,
+    PresenceState.LOST: NetState.LOST,
+}
+
+
+class AgentRecord:
+    """One agent as the aggregator sees it. `now` is the monotonic clock in seconds throughout."""
+
+    def __init__(self, key: AgentKey, *, now: float, stored: StoredAgent | None = None) -> None:
+        self.key = key
+        self.state = NetState(stored.state) if stored else NetState.UNKNOWN
+        self.since = stored.since if stored else 0
+        self.heard_time = stored.heard if stored else 0
+        self.session = stored.session if stored else ""
+        self.version = stored.version if stored else ""
+        self.follower = _restored(stored) if stored else Follower()
+        self.topics: set[str] = set(self.follower.fulls)
+        self.acknowledged: Position | None = None
+        self.ack_due = now
+        self._heard = now
+        self._death_due: float | None = None
+        self._request_due: float | None = None
+        self._repeat = FIRST_REPEAT
+
+    def hear(self, now: float, time: int) -> None:
+        """Note a sign of life."""
+        self._heard, self.heard_time = now, time
+
+    def see(self, presence: Presence, now: float, intervals: Intervals) -> NetState | None:
+        """Take in a presence; the new state, if it changes now. The death of another session is ignored."""
+        if presence.state is PresenceState.LOST:
+            if self.session and presence.session != self.session:
+                return None
+            self.session = presence.session
+            if self.state not in {NetState.STOPPED, NetState.LOST}:
+                # Mosquitto sends the will of a connection that another replaces: wait for the birth that follows.
+                self._death_due = now + intervals.lost
+            return None
+        self.session, self.version, self._death_due = presence.session, presence.version, None
+        return self._turn(_STATE_OF[presence.state])
+
+    def live(self) -> NetState | None:
+        """A new message of its log came: whatever was said of it, it is there. The new state, if it changes."""
+        self._death_due = None
+        return self._turn(NetState.ONLINE)
+
+    def grow_old(self, now: float, intervals: Intervals) -> NetState | None:
+        """Let time pass; the new state, if it changes."""
+        if self._death_due is not None and now >= self._death_due:
+            self._death_due = None
+            return self._turn(NetState.LOST)
+        if self.state is NetState.ONLINE and now >= self._heard + intervals.stale:
+            return self._turn(NetState.STALE)
+        return None
+
+    def is_asked(self, now: float, topics: Collection[str]) -> bool:
+        """Whether it is time to send a request: something is missing, and asking can help."""
+        if self.follower.is_mended(topics):
+            self._request_due, self._repeat = None, FIRST_REPEAT
+            return False
+        if self._request_due is None:
+            self._request_due = now + GRACE
+        return now >= self._request_due and self.state is not NetState.STOPPED
+
+    def asked(self, now: float) -> None:
+        """A request was sent: the next one later."""
+        self._request_due = now + self._repeat
+        self._repeat = min(2 * self._repeat, LAST_REPEAT)
+
+    @property
+    def committed(self) -> Position | None:
+        """What may be acknowledged once it is committed."""
+        position = self.follower.position
+        return None if position is None else Position(self.follower.epoch, position)
+
+    def stored(self) -> StoredAgent:
+        """The agent for the store."""
+        follower = self.follower
+        return StoredAgent(
+            epoch=follower.epoch,
+            position=follower.position,
+            beyond=tuple(follower.beyond),
+            fulls=dict(follower.fulls),
+            floor=follower.floor,
+            lost=follower.lost,
+            state=self.state.value,
+            since=self.since,
+            heard=self.heard_time,
+            session=self.session,
+            version=self.version,
+        )
+
+    def _turn(self, state: NetState) -> NetState | None:
+        if state is self.state:
+            return None
+        self.state = state
+        return state
+
+
+def _restored(stored: StoredAgent) -> Follower:
+    return Follower.restored(
+        epoch=stored.epoch,
+        position=stored.position,
+        lost=stored.lost,
+        beyond=stored.beyond,
+        fulls=stored.fulls,
+        floor=stored.floor,
+    )

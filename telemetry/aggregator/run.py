@@ -1,0 +1,169 @@
+"""The aggregator's loop: gather a batch, let the core work on it, commit, acknowledge, publish."""
+
+import logging
+import queue
+import time
+from typing import Protocol
+
+from telemetry import __version__, mqtt
+from telemetry.aggregator.core import Core, Incoming
+from telemetry.config import Intervals
+from telemetry.errors import StoreBusyError
+from telemetry.stores import Batch, Store
+from telemetry.topics import Topics
+from telemetry.wire import Presence, PresenceState, encode_presence
+
+_log = logging.getLogger(__name__)
+
+LARGEST_BATCH = 1000
+"""Messages a transaction; the broker's in-flight window lets no more come before they are acknowledged."""
+
+LINGER = 0.05
+"""Seconds in which a batch is gathered after its first message."""
+
+_FIRST_RETRY, _LAST_RETRY = 0.5, 10.0
+_CLOSE_TIMEOUT = 2.0
+
+
+class Link(Protocol):
+    """What an aggregator needs of a connection; `mqtt.Connection` is one."""
+
+    def start(self) -> None:
+        """Begin to connect."""
+
+    def publish(self, message: mqtt.Outgoing) -> bool:
+        """Hand over a message; False when there is no connection."""
+
+    def acknowledge(self, message: mqtt.Message) -> None:
+        """Tell the broker that a message is safe."""
+
+    def close(self, timeout: float) -> None:
+        """Send what was handed over and disconnect."""
+
+
+class Aggregator:
+    """One aggregator: a store, a connection, and the core between them."""
+
+    def __init__(self, *, name: str, topics: Topics, intervals: Intervals, store: Store) -> None:
+        self.name, self._topics, self._store = name, topics, store
+        self._core = Core(name=name, topics=topics, intervals=intervals, stored=store.load(), now=time.monotonic())
+        self._inbox: queue.SimpleQueue[mqtt.Event | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._outage = ""
+
+    @property
+    def client_id(self) -> str:
+        """The MQTT client id, to which the broker's queue belongs."""
+        return f"telemetry.aggregator.{self.name}"
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """What the aggregator subscribes to."""
+        return self._topics.ingested
+
+    def will(self, session: str) -> mqtt.Outgoing:
+        """The message by which the broker tells that this aggregator is lost."""
+        return self._presence(PresenceState.LOST, session)
+
+    def deliver(self, event: mqtt.Event) -> None:
+        """Hand an event to the aggregator, from any thread."""
+        self._inbox.put(event)
+
+    def stop(self) -> None:
+        """End `run`; safe in a signal handler."""
+        self._stopping = True
+        self._inbox.put(None)
+
+    def run(self, link: Link) -> None:
+        """Mirror what comes until stopped."""
+        link.start()
+        session = ""
+        while not self._stopping:
+            messages: list[mqtt.Message] = []
+            for event in self._gather():
+                match event:
+                    case mqtt.Message():
+                        messages.append(event)
+                        self._core.receive(_incoming(event))
+                    case mqtt.Connected():
+                        session, self._outage = event.session, ""
+                        link.publish(self._presence(PresenceState.ONLINE, session))
+                        self._core.connected(time.monotonic())
+                        _log.info("connected as %s", self.client_id)
+                    case mqtt.Disconnected():
+                        self._disconnected(event.reason)
+            self._core.tick(now=time.monotonic(), time=_now())
+            self._settle(link, messages)
+        link.publish(self._presence(PresenceState.STOPPED, session))
+        link.close(_CLOSE_TIMEOUT)
+
+    def _gather(self) -> list[mqtt.Event | None]:
+        """The events of one batch; none when time has come for the core to do something."""
+        events: list[mqtt.Event | None] = []
+        timeout = self._core.next_due(time.monotonic())
+        deadline: float | None = None
+        while len(events) < LARGEST_BATCH:
+            try:
+                events.append(self._inbox.get(timeout=timeout))
+            except queue.Empty:
+                break
+            deadline = deadline or time.monotonic() + LINGER
+            timeout = max(0.0, deadline - time.monotonic())
+        return events
+
+    def _settle(self, link: Link, messages: list[mqtt.Message]) -> None:
+        """Commit; only then acknowledge what came, and publish what follows from it."""
+        if not self._commit(self._core.take_batch()):
+            return
+        for message in messages:
+            link.acknowledge(message)
+        for outgoing in self._core.take_outgoing():
+            link.publish(outgoing)
+
+    def _commit(self, batch: Batch) -> bool:
+        """Write a batch, again and again where the store may recover; False when asked to stop before it did."""
+        delay, told = _FIRST_RETRY, ""
+        while True:
+            try:
+                self._store.commit(batch)
+            except StoreBusyError as error:
+                if str(error) != told:
+                    told = str(error)
+                    _log.error("%s; nothing is acknowledged until it can be written", told)  # one line
+            else:
+                if told:
+                    _log.warning("the database can be written again")
+                return True
+            if not self._wait(delay):
+                return False
+            delay = min(2 * delay, _LAST_RETRY)
+
+    def _wait(self, delay: float) -> bool:
+        """Wait; False when asked to stop meanwhile."""
+        deadline = time.monotonic() + delay
+        while not self._stopping and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return not self._stopping
+
+    def _disconnected(self, reason: str) -> None:
+        if reason != self._outage:
+            _log.warning("not connected: %s; trying again", reason)
+        self._outage = reason
+
+    def _presence(self, state: PresenceState, session: str) -> mqtt.Outgoing:
+        presence = Presence(state=state, session=session, time=_now(), version=__version__)
+        return mqtt.Outgoing(topic=self._topics.aggregator(self.name), payload=encode_presence(presence), retain=True)
+
+
+def _incoming(message: mqtt.Message) -> Incoming:
+    return Incoming(
+        topic=message.topic,
+        payload=message.payload,
+        now=time.monotonic(),
+        time=_now(),
+        retained=message.retained,
+    )
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,210 @@
+"""Settings: what can be set, its default, and how a file, variables and options become one value.
+
+A TOML file, then `TELEMETRY_*` variables, then options; each overrides the one before. An unknown name is an error
+that tells the nearest known one. No I/O here: text and mappings come in.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+
+from telemetry.errors import UsageError
+
+Table: TypeAlias = dict[str, Any]
+
+_T = TypeVar("_T")
+
+VARIABLE_PREFIX = "TELEMETRY_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """`[broker]`: where it is, or for `telemetry broker` where it listens."""
+
+    url: str = "mqtt://127.0.0.1:1883"
+    protocol: str = "3.1.1"
+    connections: int = 12_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """`[agent]`: whom an agent reports for."""
+
+    miner: str = ""
+    name: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregator:
+    """`[aggregator]`: its name, by which agents tell its acknowledgements, and its database."""
+
+    name: str = "main"
+    database: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefixes:
+    """`[topics]`: how topics begin."""
+
+    records: str = "miners"
+    control: str = "telemetry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervals:
+    """`[intervals]`, in seconds.
+
+    Agent: `host` between samples of the hardware, `push` the least time between two messages of changes,
+    `heartbeat` the longest silence, `full` between full reports. Aggregator: `snapshot` the least time between two
+    snapshots of a record, `refresh` the longest, `acknowledge` between acknowledgements, `stale` the silence after
+    which a host is stale, `lost` for how long a death must stand before it is believed.
+    """
+
+    host: float = 10.0
+    push: float = 5.0
+    heartbeat: float = 60.0
+    full: float = 900.0
+    snapshot: float = 5.0
+    refresh: float = 60.0
+    acknowledge: float = 60.0
+    stale: float = 150.0
+    lost: float = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """`[sources.NAME]`: seconds between samples (0: as `intervals.host`), and how long one may take."""
+
+    interval: float = 0.0
+    deadline: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. `deadbands` replaces declared deadbands, by field name, in the field's unit."""
+
+    broker: Broker = field(default_factory=Broker)
+    agent: Identity = field(default_factory=Identity)
+    aggregator: Aggregator = field(default_factory=Aggregator)
+    topics: Prefixes = field(default_factory=Prefixes)
+    intervals: Intervals = field(default_factory=Intervals)
+    sources: Mapping[str, SourceSettings] = field(default_factory=dict)
+    deadbands: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_settings(*, text: str = "", file: str = "", environ: Mapping[str, str], options: Table) -> Settings:
+    """The settings from a file's text (`file` names it in errors), the environment and the options."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file}: {error}") from None
+    _reject_unknown(Settings, table, place=f"{file}: ")
+    merged = _merge(_merge(table, _variables(environ)), options)
+    return _build(Settings, merged, path="")
+
+
+def _variables(environ: Mapping[str, str]) -> Table:
+    table: Table = {}
+    for variable, text in environ.items():
+        if variable.startswith(VARIABLE_PREFIX):
+            path = _path_of(variable)
+            table = _merge(table, _nested(path, text))
+    return table
+
+
+def _path_of(variable: str) -> list[str]:
+    """The setting that a variable names: `TELEMETRY_INTERVALS_HOST` is intervals.host."""
+    first, _, rest = variable.removeprefix(VARIABLE_PREFIX).partition("_")
+    table = first.lower()
+    if table == "sources":
+        source, _, key = rest.lower().rpartition("_")
+        return [table, source, key]
+    if table == "deadbands":
+        return [table, rest]
+    known = {f"{name}_{key}".upper() for name, section in _sections().items() for key in _keys(section)}
+    name = variable.removeprefix(VARIABLE_PREFIX)
+    if name not in known:
+        raise UsageError(f"environment: unknown {variable}{_nearest(name, known, VARIABLE_PREFIX)}")
+    return [table, rest.lower()]
+
+
+def _sections() -> dict[str, type]:
+    return {
+        name: hint
+        for name, hint in get_type_hints(Settings).items()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
+
+
+def _keys(section: type) -> list[str]:
+    return [one.name for one in dataclasses.fields(section)]
+
+
+def _nested(path: list[str], value: object) -> Table:
+    for key in reversed(path):
+        value = {key: value}
+    return value  # type: ignore[return-value]  # a path has at least one key
+
+
+def _merge(below: Table, above: Table) -> Table:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _reject_unknown(section: type, table: Table, *, place: str, path: str = "") -> None:
+    known = _keys(section)
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(f"{place}unknown setting {path}{key}{_nearest(key, known, path)}")
+        hint = get_type_hints(section)[key]
+        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+            _reject_unknown(hint, value, place=place, path=f"{path}{key}.")  # type: ignore[arg-type]  # it is a class
+
+
+def _nearest(name: str, known: list[str] | set[str], prefix: str) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def _build(section: type[_T], table: Table, path: str) -> _T:
+    _reject_unknown(section, table, place="", path=path)
+    hints = get_type_hints(section)
+    return section(**{key: _convert(hints[key], value, f"{path}{key}") for key, value in table.items()})
+
+
+def _convert(hint: Any, value: object, name: str) -> Any:  # noqa: ANN401  # of the type that the hint says
+    if get_origin(hint) is not None:
+        entry = get_args(hint)[1]
+        return {key: _convert(entry, one, f"{name}.{key}") for key, one in _table(value, name).items()}
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, _table(value, name), f"{name}.")  # type: ignore[arg-type]  # it is a class
+    if hint is str:
+        if isinstance(value, str):
+            return value
+        raise UsageError(f"{name} = {value!r}: expected a string")
+    return _number(hint, value, name)
+
+
+def _table(value: object, name: str) -> Table:
+    if not isinstance(value, dict):
+        raise UsageError(f"{name}: expected a table")
+    return value
+
+
+def _number(hint: type[int] | type[float], value: object, name: str) -> float:
+    try:
+        number = hint(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    except ValueError:
+        number = None
+    if number is None or not 0 <= number < 1e9:
+        raise UsageError(f"{name} = {value!r}: expected a number of 0 or more")
+    if name.startswith("intervals.") and number < 0.05:
+        raise UsageError(f"{name} = {value!r}: expected 0.05 seconds or more")
+    return number

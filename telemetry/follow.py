@@ -1,0 +1,256 @@
+"""An agent is an ordered log: who writes it, who follows it, who copies a record from it. No I/O, no clock.
+
+`Publisher` numbers an agent's messages; `Follower` keeps what an aggregator holds of a log; `RecordCopy` is a
+subscriber's copy of a record, from its snapshot and the changes after it.
+"""
+
+import bisect
+from collections.abc import Collection, Mapping
+from enum import Enum
+
+from telemetry.fields import Owner, Record, Value
+from telemetry.wire import Change, Position, Snapshot
+
+MOST_RANGES = 1000
+"""Ranges kept beyond a hole; above it the oldest hole counts as lost, so that no sender can make us grow."""
+
+
+class Publisher:
+    """Numbers the messages of an agent: one sequence over all its topics."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.next = 1
+        self._last: dict[str, int] = {}
+
+    def change(
+        self, topic: str, *, time: int, values: Mapping[str, Value], gone: tuple[str, ...] = (), full: bool = False
+    ) -> Change:
+        """The next message of the log, for `topic`. Without values and gone names it is a heartbeat."""
+        seq, self.next = self.next, self.next + 1
+        prev = None if full else self._last.get(topic, 0)
+        self._last[topic] = seq
+        return Change(epoch=self.epoch, seq=seq, time=time, prev=prev, full=full, values=dict(values), gone=gone)
+
+    def outranked_by(self, ack: Position) -> bool:
+        """Whether an aggregator knows a log of this agent that is ahead of this one: then it has to be renamed."""
+        return ack.epoch > self.epoch or (ack.epoch == self.epoch and ack.seq >= self.next)
+
+    def rename(self, epoch: int) -> None:
+        """Give the log a new name; the numbers go on."""
+        self.epoch = epoch
+
+
+class Arrival(Enum):
+    """What a position is to a follower."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    OLD_LOG = "old log"
+
+
+class Follower:
+    """What is held of one agent's log.
+
+    `position`: all up to it is held or lost; None until a batch says where the log begins. Ranges beyond it are
+    held too; between them are holes. `lost` counts the messages that will never come.
+    """
+
+    def __init__(self, epoch: int = 0) -> None:
+        self.epoch = epoch
+        self.position: int | None = None
+        self.lost = 0
+        self.beyond: list[tuple[int, int]] = []
+        self.fulls: dict[str, int] = {}
+        self._floor = 0
+
+    @classmethod
+    def restored(
+        cls, *, epoch: int, position: int | None, lost: int, beyond: Collection[tuple[int, int]],
+        fulls: Mapping[str, int], floor: int,
+    ) -> "Follower":  # fmt: skip
+        """A follower as it was stored."""
+        follower = cls(epoch)
+        follower.position, follower.lost, follower._floor = position, lost, floor  # its own class
+        follower.beyond, follower.fulls = [(first, last) for first, last in beyond], dict(fulls)
+        return follower
+
+    @property
+    def floor(self) -> int:
+        """The last position that was lost: only a full report after it makes a record whole again."""
+        return self._floor
+
+    def arrive(self, position: Position) -> Arrival:
+        """Take in the position of a message. A higher epoch begins a new log."""
+        if position.epoch < self.epoch:
+            return Arrival.OLD_LOG
+        if position.epoch > self.epoch:
+            self._begin(position.epoch)
+        if not self._hold(position.seq):
+            return Arrival.DUPLICATE
+        self._join()
+        while len(self.beyond) > MOST_RANGES:
+            self.advance_to(self.beyond[0][0] if self.position is not None else self.beyond[1][0])
+        return Arrival.NEW
+
+    def stand_full(self, topic: str, position: Position) -> None:
+        """Note that the message at `position` was a full report of `topic`."""
+        self.fulls[topic] = max(position.seq, self.fulls.get(topic, 0))
+
+    def begin_at(self, epoch: int, first: int) -> bool:
+        """Take in that nothing below `first` will come any more. False for a log older than the one followed."""
+        if epoch < self.epoch:
+            return False
+        if epoch > self.epoch:
+            self._begin(epoch)
+        self.advance_to(first)
+        return True
+
+    def advance_to(self, first: int) -> None:
+        """Close the holes below `first`: what is not held there is lost; below the start of a log nothing is."""
+        if self.position is None:
+            self.position = self._start_below(first)
+        while self.beyond and self.beyond[0][0] < first:
+            self._lose_up_to(self.beyond[0][0])
+            self._join()
+        if self.position + 1 < first:
+            self._lose_up_to(first)
+        self._join()
+
+    @property
+    def has_hole(self) -> bool:
+        """Whether something is missing, or it is not known where the log begins."""
+        return self.position is None or bool(self.beyond)
+
+    def is_whole(self, topic: str) -> bool:
+        """Whether all of `topic` is held: no hole, and a full report since the last loss."""
+        return not self.has_hole and self.fulls.get(topic, 0) > self._floor
+
+    def is_mended(self, topics: Collection[str]) -> bool:
+        """Whether nothing has to be asked of the agent."""
+        return not self.has_hole and all(self.is_whole(topic) for topic in topics)
+
+    def whole_position(self, topic: str) -> Position | None:
+        """Up to where `topic` is whole; None while it is not."""
+        return Position(self.epoch, self.position) if self.position is not None and self.is_whole(topic) else None
+
+    def _begin(self, epoch: int) -> None:
+        self.epoch, self.position, self._floor = epoch, None, 0
+        self.beyond.clear()
+        self.fulls.clear()
+
+    def _start_below(self, first: int) -> int:
+        # The log is met for the first time: what was held before `first` is kept, its holes are not ours to count.
+        self.beyond = [(low, high) for low, high in self.beyond if high >= first]
+        if self.beyond and self.beyond[0][0] < first:
+            self.beyond[0] = (first, self.beyond[0][1])
+        return first - 1
+
+    def _lose_up_to(self, first: int) -> None:
+        assert self.position is not None
+        self.lost += first - 1 - self.position
+        self.position = self._floor = first - 1
+
+    def _hold(self, seq: int) -> bool:
+        if self.position is not None and seq <= self.position:
+            return False
+        at = bisect.bisect_right(self.beyond, (seq, seq))
+        if (at > 0 and seq <= self.beyond[at - 1][1]) or (at < len(self.beyond) and self.beyond[at][0] == seq):
+            return False
+        joins_left = at > 0 and self.beyond[at - 1][1] == seq - 1
+        joins_right = at < len(self.beyond) and self.beyond[at][0] == seq + 1
+        first = self.beyond[at - 1][0] if joins_left else seq
+        last = self.beyond[at][1] if joins_right else seq
+        self.beyond[at - joins_left : at + joins_right] = [(first, last)]
+        return True
+
+    def _join(self) -> None:
+        if self.position is not None and self.beyond and self.beyond[0][0] == self.position + 1:
+            self.position = self.beyond.pop(0)[1]
+
+
+class RecordCopy:
+    """A subscriber's copy of one record. `is_whole` tells whether it can be trusted; if not, ask for snapshots.
+
+    Per sender: a snapshot's fields are taken when its position is not behind the copy's, a change when it is newer.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._fields: dict[str, Value] = {}
+        self._senders: dict[str, Owner] = {}
+        self._positions: dict[Owner, Position] = {}
+        self._gapped: set[Owner] = set()
+        self.time = 0
+        self.has_snapshot = False
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        """The fields by name."""
+        return self._fields
+
+    @property
+    def positions(self) -> Mapping[Owner, Position]:
+        """Up to where the copy goes, by sender."""
+        return self._positions
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a snapshot stands and no change is missing after it."""
+        return self.has_snapshot and not self._gapped
+
+    def apply_snapshot(self, snapshot: Snapshot) -> set[str]:
+        """Take in a snapshot; the names of the fields that changed."""
+        before = dict(self._fields)
+        refreshed = {owner for owner in Owner if self._is_refreshed(owner, snapshot.positions.get(owner.value))}
+        for name in [name for name in self._fields if self._sender_of(name) in refreshed]:
+            del self._fields[name]
+        for name, value in snapshot.values.items():
+            if self._sender_of(name) in refreshed:
+                self._fields[name] = value
+        for owner in refreshed & set(self._record.senders):
+            self._positions[owner] = snapshot.positions[owner.value]
+            self._gapped.discard(owner)
+        self.time, self.has_snapshot = max(self.time, snapshot.time), True
+        return {name for name in before.keys() | self._fields.keys() if before.get(name) != self._fields.get(name)}
+
+    def apply_change(self, owner: Owner, change: Change) -> set[str]:
+        """Take in a change; the names of the fields that changed. Without a snapshot yet it is ignored."""
+        held = self._positions.get(owner)
+        if not self.has_snapshot or (held is not None and change.position <= held):
+            return set()
+        if held is None and not change.full:
+            self._gapped.add(owner)
+            return set()
+        before = dict(self._fields)
+        self._mark_gap(owner, change, held)
+        for name in self._replaced_by(owner, change):
+            self._fields.pop(name, None)
+        self._fields.update(change.values)
+        self._senders.update(dict.fromkeys(change.values, owner))
+        self._positions[owner] = change.position
+        self.time = max(self.time, change.time)
+        return {name for name in before.keys() | change.values.keys() if before.get(name) != self._fields.get(name)}
+
+    def _is_refreshed(self, owner: Owner, position: Position | None) -> bool:
+        if owner not in self._record.senders:
+            return True
+        held = self._positions.get(owner)
+        return position is not None and (held is None or position >= held)
+
+    def _sender_of(self, name: str) -> Owner:
+        declared = self._record.by_name.get(name)
+        if declared is not None:
+            return declared.owner
+        return self._senders.get(name, Owner.AGGREGATOR)
+
+    def _mark_gap(self, owner: Owner, change: Change, held: Position | None) -> None:
+        if change.full:
+            self._gapped.discard(owner)
+        elif held is None or change.prev is None or change.epoch != held.epoch or change.prev > held.seq:
+            self._gapped.add(owner)
+
+    def _replaced_by(self, owner: Owner, change: Change) -> Collection[str]:
+        if not change.full:
+            return change.gone
+        return [name for name in self._fields if self._sender_of(name) is owner]

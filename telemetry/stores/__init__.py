@@ -1,0 +1,115 @@
+"""Where the aggregator keeps records and what happened. `Store` is the contract; one file a backend.
+
+The aggregator is the only writer. Everything of one batch, the positions of the logs included, stands or falls
+together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from telemetry.fields import Owner, Value
+from telemetry.topics import AgentKey, RecordKey
+from telemetry.wire import Position
+
+
+class Held(NamedTuple):
+    """A field's value (None: known to be gone), who stated it, and at which position."""
+
+    value: Value | None
+    owner: Owner
+    position: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRecord:
+    """A mirrored record: each field as held, up to where each sender's part is whole, and when it was sampled (ms)."""
+
+    fields: Mapping[str, Held]
+    whole: Mapping[Owner, Position]
+    time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAgent:
+    """What is held of an agent's log, and what is known of the agent. Times in Unix ms."""
+
+    epoch: int
+    position: int | None
+    beyond: Sequence[tuple[int, int]]
+    fulls: Mapping[str, int]
+    floor: int
+    lost: int
+    state: str
+    since: int
+    heard: int
+    session: str
+    version: str
+
+
+class HistoryRow(NamedTuple):
+    """One change message as it came; `values` and `gone` as on the wire."""
+
+    record: RecordKey
+    owner: Owner
+    position: Position
+    time: int
+    received: int
+    full: bool
+    values: Mapping[str, Value]
+    gone: tuple[str, ...]
+
+
+class EventRow(NamedTuple):
+    """Something that happened to an agent: `online`, `stale`, `stopped`, `lost`, `missing`, `forgotten`."""
+
+    time: int
+    agent: AgentKey
+    event: str
+    detail: str
+
+
+class RejectedRow(NamedTuple):
+    """A message, or a part of one, that could not be used."""
+
+    time: int
+    topic: str
+    reason: str
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes. None in `records` or `agents` forgets."""
+
+    records: dict[RecordKey, StoredRecord | None] = field(default_factory=dict)
+    agents: dict[AgentKey, StoredAgent | None] = field(default_factory=dict)
+    history: list[HistoryRow] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+    rejected: list[RejectedRow] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.records or self.agents or self.history or self.events or self.rejected)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a store holds when the aggregator starts."""
+
+    records: Mapping[RecordKey, StoredRecord]
+    agents: Mapping[AgentKey, StoredAgent]
+
+
+class Store(Protocol):
+    """Where batches go. Used by one thread."""
+
+    def load(self) -> Stored:
+        """The mirror and the logs as the last commit left them."""
+
+    def commit(self, batch: Batch) -> None:
+        """Write a batch as one transaction. Raises StoreBusyError, having written nothing, when it may go later."""
+
+    def close(self) -> None:
+        """End; everything committed stays."""

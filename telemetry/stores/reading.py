@@ -1,0 +1,77 @@
+"""Reading a database without writing to it, while an aggregator writes or none runs. Imports only sqlite3."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from telemetry.errors import StoreError, UsageError
+from telemetry.fields import Record
+from telemetry.records import RECORDS
+from telemetry.stores import StoredAgent, StoredRecord
+from telemetry.stores.rows import APPLICATION_ID, SCHEMA_VERSION, read_agent, read_record
+from telemetry.topics import AgentKey, RecordKey
+
+
+class Reader:
+    """A database opened for reading."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def record(self, key: RecordKey) -> StoredRecord | None:
+        """One record; None when there is none."""
+        record = key.record
+        where = " AND ".join(f"{name} = ?" for name in record.keys)
+        rows = self._rows(f"SELECT * FROM {record.name} WHERE {where}", *key.fields.values())
+        return next((read_record(record, row)[1] for row in rows), None)
+
+    def columns(self, record: Record, names: tuple[str, ...]) -> list[sqlite3.Row]:
+        """Some columns of all records of a kind, by key."""
+        picked = ", ".join(f"[{name}]" for name in names)
+        return self._rows(f"SELECT {picked} FROM {record.name} ORDER BY {', '.join(record.keys)}")
+
+    def agents(self) -> dict[AgentKey, StoredAgent]:
+        """All agents."""
+        rows = self._rows("SELECT * FROM agents ORDER BY minerId, agent")
+        return {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
+
+    def rejected(self) -> int:
+        """How many rows the table `rejected` holds."""
+        count: int = self._rows("SELECT count(*) FROM rejected")[0][0]
+        return count
+
+    def records(self) -> dict[RecordKey, StoredRecord]:
+        """All records."""
+        return dict(
+            read_record(record, row) for record in RECORDS for row in self._rows(f"SELECT * FROM {record.name}")
+        )
+
+    def _rows(self, query: str, *parameters: Any) -> list[sqlite3.Row]:  # noqa: ANN401  # what SQLite takes
+        return self._connection.execute(query, parameters).fetchall()
+
+
+@contextmanager
+def open_reader(path: Path) -> Iterator[Reader]:
+    """Open a database for reading; errors come as one line."""
+    if not path.exists():
+        raise UsageError(f"no database at {path}: give --data DIR or --database FILE, or start `telemetry up`")
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        try:
+            connection.row_factory = sqlite3.Row
+            _require_readable(connection, path)
+            yield Reader(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"database {path}: {error}") from None
+
+
+def _require_readable(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreError(f"database {path}: not one of telemetry's")
+    if connection.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
+        raise StoreError(f"database {path}: written by a newer telemetry; install that version")

@@ -1,0 +1,75 @@
+"""Records and agents as rows of SQLite and back: what the writer and the readers agree on."""
+
+import sqlite3
+
+import orjson
+
+from telemetry.fields import Owner, Record, Value
+from telemetry.render.sql import STATE_COLUMN, TIME_COLUMN, SqlValue, columns, from_sql, to_sql
+from telemetry.stores import Held, StoredAgent, StoredRecord
+from telemetry.topics import RecordKey
+from telemetry.wire import Position
+
+APPLICATION_ID = 0x746C6D79
+"""SQLite's application_id of our databases: `tlmy`."""
+
+SCHEMA_VERSION = 1
+"""SQLite's user_version; a database of a higher one is not touched."""
+
+
+def record_row(key: RecordKey, stored: StoredRecord) -> tuple[SqlValue, ...]:
+    """A record as the row of its table, in the order of its columns."""
+    record = key.record
+    row: dict[str, SqlValue] = dict(key.fields)
+    for name in record.by_name:
+        if name in stored.fields:
+            row[name] = to_sql(stored.fields[name].value)
+    row |= {TIME_COLUMN: stored.time, STATE_COLUMN: _state(record, stored)}
+    return tuple(row.get(column) for column in columns(record))
+
+
+def read_record(record: Record, row: sqlite3.Row) -> tuple[RecordKey, StoredRecord]:
+    """A row of a record's table as the record."""
+    state = orjson.loads(row[STATE_COLUMN])
+    unknown = state["unknown"]
+    fields = {}
+    for name, (owner, epoch, seq) in state["held"].items():
+        declared = record.by_name.get(name)
+        value = unknown.get(name) if declared is None else from_sql(declared, row[name])
+        fields[name] = Held(value, Owner(owner), Position(epoch, seq))
+    whole = {Owner(owner): Position(*position) for owner, position in state["whole"].items()}
+    key = RecordKey(*(row[name] for name in record.keys))
+    return key, StoredRecord(fields=fields, whole=whole, time=row[TIME_COLUMN])
+
+
+def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
+    """An agent as the columns of its row, its key left out."""
+    return {
+        "epoch": stored.epoch,
+        "position": stored.position,
+        "beyond": orjson.dumps(stored.beyond).decode(),
+        "fulls": orjson.dumps(stored.fulls).decode(),
+        "floor": stored.floor,
+        "lost": stored.lost,
+        "state": stored.state,
+        "since": stored.since,
+        "heard": stored.heard,
+        "session": stored.session,
+        "version": stored.version,
+    }
+
+
+def read_agent(row: sqlite3.Row) -> StoredAgent:
+    """A row of the table `agents` as the agent."""
+    beyond = [(first, last) for first, last in orjson.loads(row["beyond"])]
+    plain = ("epoch", "position", "floor", "lost", "state", "since", "heard", "session", "version")
+    return StoredAgent(beyond=beyond, fulls=orjson.loads(row["fulls"]), **{name: row[name] for name in plain})
+
+
+def _state(record: Record, stored: StoredRecord) -> str:
+    unknown: dict[str, Value | None] = {
+        name: held.value for name, held in stored.fields.items() if name not in record.by_name
+    }
+    held = {name: (one.owner.value, *one.position) for name, one in stored.fields.items()}
+    whole = {owner.value: position for owner, position in stored.whole.items()}
+    return orjson.dumps({"held": held, "whole": whole, "unknown": unknown}).decode()

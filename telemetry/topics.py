@@ -1,0 +1,240 @@
+"""Topics, built and parsed in one place. The topic names the sender; no payload claims it."""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from telemetry.errors import UsageError
+from telemetry.fields import Owner, Record
+from telemetry.records import MINER_INFO, WORKER_INFO
+
+MINER_AGENT = "_miner"
+"""The name of a miner's agent; no host can have it."""
+
+LONGEST_GRAFANA_TOPIC = 72
+"""Characters: Grafana Live refuses channels above 160, and the topic is base64 in one."""
+
+_MINER_ID = re.compile(r"[ft]0[0-9]{1,19}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+
+
+class RecordKey(NamedTuple):
+    """One record: a miner's (`hostName` None) or a host's."""
+
+    minerId: str  # noqa: N815  # the field's name
+    hostName: str | None = None  # noqa: N815  # the field's name
+
+    @property
+    def record(self) -> Record:
+        """The kind of the record."""
+        return MINER_INFO if self.hostName is None else WORKER_INFO
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The key as fields of the record."""
+        named = {"minerId": self.minerId}
+        return named if self.hostName is None else named | {"hostName": self.hostName}
+
+    def __str__(self) -> str:
+        return self.minerId if self.hostName is None else f"{self.minerId}/{self.hostName}"
+
+
+class AgentKey(NamedTuple):
+    """One agent: the host agent of a host, named as the host, or the miner agent, named MINER_AGENT."""
+
+    minerId: str  # noqa: N815  # the field's name
+    agent: str
+
+    @property
+    def client_id(self) -> str:
+        """The MQTT client id, fixed so that a second agent of the name takes the first one's place."""
+        return f"{self.minerId}.{self.agent}"
+
+    @property
+    def record(self) -> RecordKey:
+        """The record whose presence is this agent's."""
+        return RecordKey(self.minerId, None if self.agent == MINER_AGENT else self.agent)
+
+    def __str__(self) -> str:
+        return f"{self.minerId}/{self.agent}"
+
+
+class Channel(Enum):
+    """What a topic carries."""
+
+    CHANGE = "change"
+    SNAPSHOT = "snapshot"
+    PRESENCE = "presence"
+    RESUBSCRIBE = "resubscribe"
+    BACKLOG = "backlog"
+    REQUEST = "request"
+    ACK = "ack"
+
+
+class Address(NamedTuple):
+    """What a topic says: its channel, the record that it is about, and the agent and part that state it."""
+
+    channel: Channel
+    record: RecordKey
+    agent: AgentKey
+    owner: Owner | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topics:
+    """The topic tree below its two prefixes."""
+
+    records: str = "miners"
+    control: str = "telemetry"
+
+    def change(self, record: RecordKey, owner: Owner) -> str:
+        """Where the changes of a record's part are published."""
+        return self._record(record, "tasks") if owner is Owner.TASKS else self._record(record)
+
+    def snapshot(self, record: RecordKey) -> str:
+        """Where the aggregator retains the full record."""
+        return self._record(record, "snapshot")
+
+    def presence(self, record: RecordKey) -> str:
+        """Where the record's agent retains whether it is there."""
+        return self._record(record, "presence")
+
+    def resubscribe(self, miner_id: str) -> str:
+        """Where anyone asks for a miner's snapshots again."""
+        return self._record(RecordKey(miner_id), "resubscribe")
+
+    def backlog(self, agent: AgentKey) -> str:
+        """Where an agent publishes what it sends late."""
+        return self._agent(agent, "backlog")
+
+    def request(self, agent: AgentKey) -> str:
+        """Where an agent is asked."""
+        return self._agent(agent, "request")
+
+    def ack(self, agent: AgentKey, aggregator: str) -> str:
+        """Where an aggregator retains what it has committed of an agent's log."""
+        return self._agent(agent, f"ack/{aggregator}")
+
+    def aggregator(self, name: str) -> str:
+        """Where an aggregator retains its presence."""
+        return f"{self.control}/aggregators/{name}"
+
+    @property
+    def ingested(self) -> tuple[str, ...]:
+        """The filters of an aggregator. None overlaps another: a broker may send one copy a filter."""
+        return (
+            f"{self.records}/+",
+            f"{self.records}/+/presence",
+            f"{self.records}/+/resubscribe",
+            f"{self.records}/+/workers/+",
+            f"{self.records}/+/workers/+/presence",
+            f"{self.records}/+/workers/+/tasks",
+            f"{self.control}/agents/+/+/backlog",
+        )
+
+    def followed(self, record: RecordKey | None) -> tuple[str, ...]:
+        """The filters of a subscriber: of all miners, one miner with its hosts, or one host."""
+        if record is None:
+            return (f"{self.records}/#",)
+        return (f"{self._record(record)}/#",)
+
+    def parse(self, topic: str) -> Address | None:
+        """What a topic says; None when it is none of ours."""
+        for prefix, parse in ((self.records, _parse_record), (self.control, _parse_agent)):
+            if topic.startswith(f"{prefix}/"):
+                address = parse(topic[len(prefix) + 1 :].split("/"))
+                if address is not None:
+                    return address
+        return None
+
+    def _record(self, record: RecordKey, last: str = "") -> str:
+        middle = "" if record.hostName is None else f"/workers/{record.hostName}"
+        return f"{self.records}/{record.minerId}{middle}" + (f"/{last}" if last else "")
+
+    def _agent(self, agent: AgentKey, last: str) -> str:
+        return f"{self.control}/agents/{agent.minerId}/{agent.agent}/{last}"
+
+
+_RECORD_CHANNELS = {"snapshot": Channel.SNAPSHOT, "presence": Channel.PRESENCE}
+_AGENT_CHANNELS = {"backlog": Channel.BACKLOG, "request": Channel.REQUEST}
+
+
+def _parse_record(levels: list[str]) -> Address | None:
+    match levels:
+        case [miner] if is_miner_id(miner):
+            return Address(Channel.CHANGE, RecordKey(miner), AgentKey(miner, MINER_AGENT), Owner.MINER)
+        case [miner, "resubscribe"] if is_miner_id(miner):
+            return Address(Channel.RESUBSCRIBE, RecordKey(miner), AgentKey(miner, MINER_AGENT))
+        case [miner, last] if is_miner_id(miner) and last in _RECORD_CHANNELS:
+            return Address(_RECORD_CHANNELS[last], RecordKey(miner), AgentKey(miner, MINER_AGENT))
+        case [miner, "workers", host, *rest] if is_miner_id(miner) and is_host_name(host):
+            return _parse_worker(miner, host, rest)
+    return None
+
+
+def _parse_worker(miner: str, host: str, rest: list[str]) -> Address | None:
+    record = RecordKey(miner, host)
+    match rest:
+        case []:
+            return Address(Channel.CHANGE, record, AgentKey(miner, host), Owner.HARDWARE)
+        case ["tasks"]:
+            return Address(Channel.CHANGE, record, AgentKey(miner, MINER_AGENT), Owner.TASKS)
+        case [last] if last in _RECORD_CHANNELS:
+            return Address(_RECORD_CHANNELS[last], record, AgentKey(miner, host))
+    return None
+
+
+def _parse_agent(levels: list[str]) -> Address | None:
+    match levels:
+        case ["agents", miner, agent, last, *rest] if is_miner_id(miner) and _is_agent_name(agent):
+            key = AgentKey(miner, agent)
+            if last in _AGENT_CHANNELS and not rest:
+                return Address(_AGENT_CHANNELS[last], key.record, key)
+            if last == "ack" and len(rest) == 1:
+                return Address(Channel.ACK, key.record, key)
+    return None
+
+
+def sender_of(record: RecordKey, owner: Owner) -> AgentKey:
+    """The agent that states a part of a record."""
+    host = record.hostName if owner is Owner.HARDWARE else None
+    return AgentKey(record.minerId, host or MINER_AGENT)
+
+
+def is_miner_id(text: str) -> bool:
+    """Whether the text is a miner's ID address."""
+    return _MINER_ID.fullmatch(text) is not None
+
+
+def is_host_name(text: str) -> bool:
+    """Whether the text can be a host's level of a topic."""
+    return _HOST_NAME.fullmatch(text) is not None
+
+
+def _is_agent_name(text: str) -> bool:
+    return text == MINER_AGENT or is_host_name(text)
+
+
+def require_miner_id(text: str) -> str:
+    """The text, or UsageError when it is no miner id."""
+    if not is_miner_id(text):
+        raise UsageError(f"miner id {text!r}: expected f0 or t0 and digits, such as f01234")
+    return text
+
+
+def require_host_name(text: str) -> str:
+    """The text, or UsageError when it is no host name."""
+    if not is_host_name(text):
+        raise UsageError(
+            f"host name {text!r}: expected 1 to 63 of A-Z a-z 0-9 . _ - beginning with a letter or digit; set --name"
+        )
+    return text
+
+
+def require_prefix(text: str) -> str:
+    """The text, or UsageError when it cannot begin a topic."""
+    if not _PREFIX.fullmatch(text):
+        raise UsageError(f"topic prefix {text!r}: expected levels of A-Z a-z 0-9 . _ - joined by /")
+    return text

@@ -1,0 +1,306 @@
+"""Messages to bytes and back. What `decode_…` returns is valid; what is not raises WireError.
+
+Flat JSON; keys that begin with `_` are reserved, and unknown ones are ignored so that a newer version may add some.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import orjson
+
+from telemetry.errors import WireError
+from telemetry.fields import Owner, Record, Value, fits, has_no_null
+
+LARGEST_PAYLOAD = 262_144
+"""Bytes; the broker's message_size_limit."""
+
+_LARGEST_NUMBER = 2**53
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+class Position(NamedTuple):
+    """A place in an agent's log. Order is (epoch, seq), never a clock."""
+
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What changed in one part of a record: absolute values, and the names of those that cannot be read any more.
+
+    `prev` is the seq of the agent's previous message on the topic, None in a full report. `time`: Unix ms.
+    """
+
+    epoch: int
+    seq: int
+    time: int
+    prev: int | None
+    full: bool = False
+    values: Mapping[str, Value] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+
+    @property
+    def position(self) -> Position:
+        """Where the message stands in the log."""
+        return Position(self.epoch, self.seq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A full record; `positions` says for each sender up to where the record is whole. `time`: Unix ms."""
+
+    values: Mapping[str, Value]
+    time: int
+    positions: Mapping[str, Position]
+
+
+class PresenceState(Enum):
+    """What a presence says."""
+
+    ONLINE = "online"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """Whether an agent is there. `session` names one connection, so that the death of another is told apart.
+
+    `next` is the position at which the full reports that follow begin; a will has none. `time`: Unix ms.
+    """
+
+    state: PresenceState
+    session: str
+    time: int
+    version: str
+    epoch: int | None = None
+    next: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Messages sent late. What lies below `first` is not in the spool any more; `next` follows the last message."""
+
+    epoch: int
+    first: int
+    next: int
+    messages: tuple[tuple[str, bytes], ...] = ()
+
+
+def encode_change(change: Change) -> bytes:
+    """The message of a change; `_prev` is left out where it is `_seq - 1`."""
+    envelope: dict[str, Any] = {"_epoch": change.epoch, "_seq": change.seq}
+    if change.prev is not None and change.prev != change.seq - 1:
+        envelope["_prev"] = change.prev
+    envelope["_time"] = change.time
+    if change.full:
+        envelope["_full"] = True
+    if change.gone:
+        envelope["_gone"] = change.gone
+    return orjson.dumps(envelope | dict(change.values))
+
+
+def decode_change(payload: bytes) -> Change:
+    """A change, its values not yet held against the declaration: see `admit`."""
+    message = _object(payload)
+    seq = _number(message, "_seq", least=1)
+    full = message.get("_full", False)
+    if not isinstance(full, bool):
+        raise WireError("_full: expected true or false")
+    return Change(
+        epoch=_number(message, "_epoch", least=1),
+        seq=seq,
+        time=_number(message, "_time"),
+        prev=None if full else (_number(message, "_prev") if "_prev" in message else seq - 1),
+        full=full,
+        values={name: value for name, value in message.items() if not name.startswith("_")},
+        gone=tuple(_names(message, "_gone")) if "_gone" in message else (),
+    )
+
+
+class Admitted(NamedTuple):
+    """The values of a message that may enter the record, those among them not declared, and what was refused."""
+
+    values: dict[str, Value]
+    unknown: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+def admit(record: Record, owner: Owner, values: Mapping[str, Any]) -> Admitted:
+    """Hold a sender's values against the declaration: type, and who owns the field."""
+    admitted: dict[str, Value] = {}
+    unknown, refused = [], []
+    for name, value in values.items():
+        declared = record.by_name.get(name)
+        if declared is None:
+            if _FIELD_NAME.fullmatch(name) and has_no_null(value):
+                unknown.append(name)
+                admitted[name] = value
+            else:
+                refused.append(f"{name[:64]}: no name or value of a field")
+        elif declared.owner is not owner:
+            refused.append(f"{name}: {declared.owner.value} states it, not {owner.value}")
+        elif not fits(declared.type, value):
+            refused.append(f"{name}: not of the declared type")
+        else:
+            admitted[name] = value
+    return Admitted(admitted, tuple(unknown), tuple(refused))
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """The retained message of a full record."""
+    return orjson.dumps(flat_snapshot(snapshot))
+
+
+def flat_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as the flat object that travels."""
+    return dict(snapshot.values) | {"_time": snapshot.time, "_positions": dict(snapshot.positions)}
+
+
+def decode_snapshot(payload: bytes) -> Snapshot:
+    """A snapshot."""
+    message = _object(payload)
+    positions = message.get("_positions")
+    if not isinstance(positions, dict):
+        raise WireError("_positions: expected an object")
+    values = {name: value for name, value in message.items() if not name.startswith("_")}
+    if not has_no_null(values):
+        raise WireError("null in a snapshot")
+    return Snapshot(
+        values=values,
+        time=_number(message, "_time"),
+        positions={sender: _position(position) for sender, position in positions.items()},
+    )
+
+
+def encode_presence(presence: Presence) -> bytes:
+    """The retained message of a presence."""
+    message: dict[str, Any] = {"state": presence.state.value}
+    if presence.epoch is not None:
+        message |= {"epoch": presence.epoch, "next": presence.next}
+    return orjson.dumps(message | {"session": presence.session, "time": presence.time, "version": presence.version})
+
+
+def decode_presence(payload: bytes) -> Presence:
+    """A presence."""
+    message = _object(payload)
+    try:
+        state = PresenceState(message.get("state"))
+    except ValueError:
+        raise WireError("state: expected online, stopped or lost") from None
+    has_log = "epoch" in message
+    return Presence(
+        state=state,
+        session=_text(message, "session"),
+        time=_number(message, "time"),
+        version=_text(message, "version"),
+        epoch=_number(message, "epoch", least=1) if has_log else None,
+        next=_number(message, "next", least=1) if has_log else None,
+    )
+
+
+def encode_ack(position: Position) -> bytes:
+    """What an aggregator has committed of a log."""
+    return orjson.dumps({"epoch": position.epoch, "seq": position.seq})
+
+
+def decode_ack(payload: bytes) -> Position:
+    """The position that an ack confirms."""
+    message = _object(payload)
+    return Position(_number(message, "epoch", least=1), _number(message, "seq"))
+
+
+def encode_request() -> bytes:
+    """The request to do the connect routine."""
+    return b"{}"
+
+
+def decode_request(payload: bytes) -> None:
+    """Check that the payload is a request."""
+    _object(payload)
+
+
+def encode_resubscribe(hosts: Sequence[str] = ()) -> bytes:
+    """The request for a miner's snapshots, of all or of some hosts."""
+    return orjson.dumps({"hosts": list(hosts)}) if hosts else b""
+
+
+def decode_resubscribe(payload: bytes) -> tuple[str, ...] | None:
+    """The hosts asked for; None for the whole miner."""
+    if not payload:
+        return None
+    message = _object(payload)
+    return tuple(_names(message, "hosts")) if "hosts" in message else None
+
+
+def encode_backlog(backlog: Backlog) -> bytes:
+    """A batch of late messages, each with its topic."""
+    messages = [(topic, orjson.Fragment(payload)) for topic, payload in backlog.messages]
+    return orjson.dumps({"epoch": backlog.epoch, "first": backlog.first, "next": backlog.next, "messages": messages})
+
+
+def decode_backlog(payload: bytes) -> Backlog:
+    """A batch of late messages, each not yet decoded itself."""
+    message = _object(payload)
+    first, after = _number(message, "first", least=1), _number(message, "next", least=1)
+    if after < first:
+        raise WireError("next: below first")
+    return Backlog(
+        epoch=_number(message, "epoch", least=1), first=first, next=after, messages=tuple(_late_messages(message))
+    )
+
+
+def _late_messages(message: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    entries = message.get("messages")
+    if not isinstance(entries, list):
+        raise WireError("messages: expected a list")
+    for entry in entries:
+        match entry:
+            case [str(topic), dict(late)]:
+                yield topic, orjson.dumps(late)
+            case _:
+                raise WireError("messages: expected pairs of topic and message")
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    if len(payload) > LARGEST_PAYLOAD:
+        raise WireError(f"payload of {len(payload)} bytes: at most {LARGEST_PAYLOAD}")
+    try:
+        message = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise WireError("not a JSON object")
+    return message
+
+
+def _number(message: Mapping[str, Any], name: str, *, least: int = 0) -> int:
+    value = message.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < _LARGEST_NUMBER:
+        raise WireError(f"{name}: expected an integer of {least} or more")
+    return value
+
+
+def _text(message: Mapping[str, Any], name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str):
+        raise WireError(f"{name}: expected a string")
+    return value
+
+
+def _names(message: Mapping[str, Any], name: str) -> list[str]:
+    value = message.get(name)
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise WireError(f"{name}: expected a list of names")
+    return value
+
+
+def _position(value: object) -> Position:
+    match value:
+        case [int(epoch), int(seq)]:
+            return Position(epoch, seq)
+    raise WireError("_positions: expected pairs of epoch and seq")
