@@ -7,7 +7,7 @@ that tells the nearest known one. No I/O here: text and mappings come in.
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
@@ -107,6 +107,13 @@ def read_settings(*, text: str = "", file: str = "", environ: Mapping[str, str],
     return _build(Settings, merged, path="")
 
 
+def require_known(table: Mapping[str, object], known: Collection[str], name: str) -> None:
+    """Raise UsageError when a table that is keyed by names has one that is not known."""
+    for key in table:
+        if key not in known:
+            raise UsageError(f"unknown setting {name}.{key}{_nearest(key, known, f'{name}.')}")
+
+
 def _variables(environ: Mapping[str, str]) -> Table:
     table: Table = {}
     for variable, text in environ.items():
@@ -168,7 +175,7 @@ def _reject_unknown(section: type, table: Table, *, place: str, path: str = "") 
             _reject_unknown(hint, value, place=place, path=f"{path}{key}.")  # type: ignore[arg-type]  # it is a class
 
 
-def _nearest(name: str, known: list[str] | set[str], prefix: str) -> str:
+def _nearest(name: str, known: Collection[str], prefix: str) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 

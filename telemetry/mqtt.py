@@ -340,7 +340,7 @@ def _on_disconnect(
     session.ended = str(code)
 
 
-def _tune_socket(_client: paho.Client, _session: _Session, sock: paho.SocketLike) -> None:
+def _tune_socket(_client: paho.Client, _session: _Session, sock: object) -> None:
     # Without TCP_NODELAY on both ends a QoS 1 exchange waits 40 ms for a delayed acknowledgement. With
     # TCP_USER_TIMEOUT a connection that the network swallowed ends when nothing sent is acknowledged for 20 s.
     if isinstance(sock, socket.socket):

@@ -158,7 +158,8 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
 
 def flat_snapshot(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as the flat object that travels."""
-    return dict(snapshot.values) | {"_time": snapshot.time, "_positions": dict(snapshot.positions)}
+    positions = {sender: list(position) for sender, position in snapshot.positions.items()}
+    return dict(snapshot.values) | {"_time": snapshot.time, "_positions": positions}
 
 
 def decode_snapshot(payload: bytes) -> Snapshot:

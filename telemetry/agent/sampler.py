@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.job import Job
@@ -19,6 +19,9 @@ from telemetry.errors import SourceError
 from telemetry.sources import Reading, Source
 
 _log = logging.getLogger(__name__)
+
+SECOND_SAMPLE = 1.0
+"""Seconds from the first sample to the second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +54,11 @@ class Sampler:
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": _SourceThreads()}, daemon=True)
 
     def start(self) -> None:
-        """Begin: each source at once, and then at its interval."""
-        for name, plan in self._plans.items():
-            self._scheduler.add_job(
-                self._sample,
-                "interval",
-                args=(plan.source,),
-                id=name,
-                seconds=plan.interval,
-                next_run_time=datetime.now(UTC),
-                max_instances=1,
-                coalesce=True,
-                misfire_grace_time=None,
-            )
+        """Begin: each source at once, soon again because a rate needs two samples, and then at its interval."""
+        again = datetime.now(UTC) + timedelta(seconds=SECOND_SAMPLE)
+        for plan in self._plans.values():
+            self._add_job(plan)
+            self._add_job(plan, trigger="interval", seconds=plan.interval, start_date=again)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -84,6 +79,11 @@ class Sampler:
             missed = late - self._late
             self._late |= missed
         return [(self._plans[name].source, f"no answer for {self._plans[name].deadline:g} s") for name in missed]
+
+    def _add_job(self, plan: Plan, **when: object) -> None:
+        # One at a time, and none made up for: what counts is how things are now.
+        once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
+        self._scheduler.add_job(self._sample, args=(plan.source,), **once, **when)
 
     def _sample(self, source: Source) -> None:
         with self._lock:
@@ -106,21 +106,20 @@ class Sampler:
 
 
 class _SourceThreads(BaseExecutor):  # type: ignore[misc]  # apscheduler is not annotated
-    """A daemon thread a job: APScheduler's pools join their threads when the process ends, hung or not."""
+    """A daemon thread a source: APScheduler's pools join their threads when the process ends, hung or not."""
 
     def __init__(self) -> None:
         super().__init__()
         self._queues: dict[str, queue.SimpleQueue[tuple[Job, list[datetime]]]] = {}
 
     def _do_submit_job(self, job: Job, run_times: list[datetime]) -> None:
-        if job.id not in self._queues:
-            self._queues[job.id] = queue.SimpleQueue()
-            thread = threading.Thread(target=self._work, args=(job.id,), name=f"source-{job.id}", daemon=True)
-            thread.start()
-        self._queues[job.id].put((job, run_times))
+        name = job.args[0].name
+        if name not in self._queues:
+            self._queues[name] = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(self._queues[name],), name=f"source-{name}", daemon=True).start()
+        self._queues[name].put((job, run_times))
 
-    def _work(self, job_id: str) -> None:
-        jobs = self._queues[job_id]
+    def _work(self, jobs: queue.SimpleQueue[tuple[Job, list[datetime]]]) -> None:
         while True:
             job, run_times = jobs.get()
             events = run_job(job, job._jobstore_alias, run_times, self._logger.name)  # noqa: SLF001  # as its own pools do

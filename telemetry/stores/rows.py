@@ -71,5 +71,5 @@ def _state(record: Record, stored: StoredRecord) -> str:
         name: held.value for name, held in stored.fields.items() if name not in record.by_name
     }
     held = {name: (one.owner.value, *one.position) for name, one in stored.fields.items()}
-    whole = {owner.value: position for owner, position in stored.whole.items()}
+    whole = {owner.value: list(position) for owner, position in stored.whole.items()}
     return orjson.dumps({"held": held, "whole": whole, "unknown": unknown}).decode()

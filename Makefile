@@ -1,0 +1,41 @@
+# Paths are relative throughout: make splits $(CURDIR) at a space in it.
+PYTHON := .venv/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format generate bench clean
+
+help:
+	@echo 'make TARGET [ARGS="..."], where TARGET is one of'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+
+# Says nothing and takes a moment when all is there already.
+setup:
+	@bash .ci/setup
+
+# exec, so that the program is make's own child: a signal that make passes on reaches it, and no shell stays between.
+run: setup ## start the telemetry (ARGS go to `telemetry up`); Ctrl-C ends it
+	@exec .venv/bin/telemetry --end-with-parent $$PPID up $(ARGS)
+
+test: setup ## run the tests (ARGS go to pytest)
+	@exec $(PYTHON) -m pytest $(ARGS)
+
+check: setup ## lint, formatting, types, and whether the generated files are up to date
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m telemetry.render --check
+
+format: setup ## mend what ruff can mend
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+generate: setup ## write the generated files anew
+	$(PYTHON) -m telemetry.render
+
+bench: setup ## measure (ARGS go to the benchmark)
+	@exec $(PYTHON) -m bench $(ARGS)
+
+clean: ## remove the environment, build outputs and caches, never the recorded data
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The broker's files; inside the package they are `telemetry.broker`."""

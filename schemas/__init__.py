@@ -1,0 +1,1 @@
+"""The JSON Schemas of every message; inside the package they are `telemetry.schemas`."""

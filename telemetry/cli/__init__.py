@@ -1,0 +1,79 @@
+"""The console script `telemetry`: one file a command, imported only when it runs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol
+
+from telemetry import __version__
+from telemetry.errors import TelemetryError
+from telemetry.processes import END_WITH_PARENT, end_with_parent
+
+COMMANDS = {
+    "up": "broker, aggregator and this host's agent in the foreground",
+    "agent": "sample this host and publish what changed",
+    "aggregator": "mirror every record into the database and publish snapshots",
+    "broker": "Mosquitto by our rules, on loopback",
+    "ls": "every miner and host as it is now",
+    "show": "one record as it is now",
+    "watch": "records as they change, through the broker",
+    "resubscribe": "have a miner's snapshots published again",
+    "forget": "remove a host or miner that is gone for good",
+    "check": "what works on this machine, and what to do about the rest",
+    "fields": "the catalogue of fields",
+}
+
+
+class Command(Protocol):
+    """What the module of a command holds."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's options."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; the exit status."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. 0: done; 1: it ran and the answer is no, or it could not; 2: usage or configuration."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except TelemetryError as error:
+        print(f"telemetry: {error}", file=sys.stderr)
+        return error.exit_status
+    except BrokenPipeError:
+        # The reader of our output, such as head, has seen enough; nothing more may be flushed to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == [END_WITH_PARENT]:
+        end_with_parent(int(words[1]))
+        words = words[2:]
+    name = words[0] if words else ""
+    if name not in COMMANDS:
+        _overview().parse_args(words or ["--help"])
+        return 2
+    module: Command = import_module(f"telemetry.cli.{name}")
+    parser = argparse.ArgumentParser(prog=f"telemetry {name}", description=module.__doc__)
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(words[1:]))
+
+
+def _overview() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {name:<12} {summary}" for name, summary in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="telemetry",
+        description="Telemetry of Filecoin miners and sealing hosts over MQTT.",
+        epilog=f"commands:\n{listed}\n\n`telemetry COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"telemetry {__version__}")
+    parser.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="one of those below")
+    return parser

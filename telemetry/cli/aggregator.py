@@ -1,0 +1,50 @@
+"""Mirror every record into the database, publish snapshots, and answer those who ask for them."""
+
+import argparse
+import signal
+
+from telemetry.aggregator.run import Aggregator
+from telemetry.cli.logs import start_logging
+from telemetry.cli.options import add_broker, add_common, add_database, chosen
+from telemetry.mqtt import BrokerUrl, Connection
+from telemetry.stores.sqlite import SqliteStore
+from telemetry.topics import require_host_name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_common(parser)
+    add_broker(parser)
+    add_database(parser)
+    parser.add_argument(
+        "--name", dest="aggregator_name", help="its name, by which agents tell its acks (default: main)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Mirror until Ctrl-C or SIGTERM."""
+    choice = chosen(arguments)
+    start_logging("aggregator")
+    url = BrokerUrl.parse(choice.broker)
+    store = SqliteStore(choice.database)
+    aggregator = Aggregator(
+        name=require_host_name(choice.settings.aggregator.name),
+        topics=choice.topics,
+        intervals=choice.settings.intervals,
+        store=store,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: aggregator.stop())
+    connection = Connection(
+        url,
+        client_id=aggregator.client_id,
+        deliver=aggregator.deliver,
+        filters=aggregator.filters,
+        will=aggregator.will,
+        protocol=choice.settings.broker.protocol,
+        keep_session=True,
+        manual_ack=True,
+    )
+    aggregator.run(connection)
+    store.close()
+    return 0

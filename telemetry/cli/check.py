@@ -1,0 +1,136 @@
+"""What works on this machine and what does not, each line with what to do. Exit status 1 when something fails."""
+
+import argparse
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from telemetry.cli.agent import agent_key, host_sources
+from telemetry.cli.exchange import connect, follow
+from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen
+from telemetry.cli.tables import console
+from telemetry.errors import SourceError, TelemetryError
+from telemetry.mosquitto import find_mosquitto
+from telemetry.sources import Source
+from telemetry.stores.reading import open_reader
+from telemetry.topics import LONGEST_GRAFANA_TOPIC
+from telemetry.units import Unit, format_number
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_SOURCE_DEADLINE = 5.0
+_LEAST_SPACE = 256 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: `ok`, `warn` or `fail`, and what to do about it."""
+
+    status: str
+    subject: str
+    text: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_common(parser)
+    add_broker(parser)
+    add_database(parser)
+    add_json(parser)
+    parser.add_argument("--miner", dest="miner_id", metavar="ID", help="the miner that this machine's agent works for")
+    parser.add_argument("--name", dest="host_name", help="the host's name (default: that of the machine)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at everything, print what was found."""
+    findings = []
+    for finding in _look(chosen(arguments)):
+        findings.append(finding)
+        if not arguments.json:
+            console().print(f"[{_STYLES[finding.status]}]{finding.status:<5}[/]{finding.subject:<14}{finding.text}")
+    if arguments.json:
+        print(orjson.dumps([asdict(finding) for finding in findings]).decode())
+    return 1 if any(finding.status == "fail" for finding in findings) else 0
+
+
+def _look(choice: Chosen) -> Iterator[Finding]:
+    yield Finding("ok", "settings", "every name and value is known")
+    yield from _look_at_names(choice)
+    yield _look_at_mosquitto()
+    yield _look_at_broker(choice)
+    yield _look_at_database(choice)
+    yield _look_at_space(choice)
+    for source in host_sources():
+        yield _look_at_source(source)
+
+
+def _look_at_names(choice: Chosen) -> Iterator[Finding]:
+    key = agent_key(choice.settings)
+    topic = choice.topics.snapshot(key.record)
+    if len(topic) > LONGEST_GRAFANA_TOPIC:
+        text = (
+            f"{topic}: {len(topic)} characters, Grafana follows at most {LONGEST_GRAFANA_TOPIC}; set a shorter --name"
+        )
+        yield Finding("warn", "topic", text)
+    else:
+        yield Finding("ok", "topic", topic)
+
+
+def _look_at_mosquitto() -> Finding:
+    try:
+        program = find_mosquitto()
+    except TelemetryError as error:
+        return Finding("warn", "mosquitto", f"{error} (only where `telemetry broker` or `up` runs)")
+    lines = subprocess.run([program, "-h"], capture_output=True, text=True, check=False).stdout.splitlines()
+    return Finding("ok", "mosquitto", f"{program}, {lines[0] if lines else 'version unknown'}")
+
+
+def _look_at_broker(choice: Chosen) -> Finding:
+    key = agent_key(choice.settings).record
+    try:
+        with follow(choice, key) as fleet:
+            connect(fleet)
+    except TelemetryError as error:
+        return Finding("fail", "broker", str(error))
+    return Finding("ok", "broker", "connected and subscribed")
+
+
+def _look_at_database(choice: Chosen) -> Finding:
+    if not choice.database.exists():
+        return Finding("warn", "database", f"none at {choice.database} (only where the aggregator runs)")
+    try:
+        with open_reader(choice.database) as reader:
+            records, rejected = len(reader.records()), reader.rejected()
+    except TelemetryError as error:
+        return Finding("fail", "database", str(error))
+    status = "warn" if rejected else "ok"
+    more = f", {rejected} messages rejected: see its table rejected" if rejected else ""
+    return Finding(status, "database", f"{choice.database}, {records} records{more}")
+
+
+def _look_at_space(choice: Chosen) -> Finding:
+    directory = choice.data if choice.data.exists() else choice.data.resolve().parent
+    free = shutil.disk_usage(directory).free
+    text = f"{format_number(free, Unit.BYTES)} free for {directory}"
+    return Finding("ok", "disk", text) if free >= _LEAST_SPACE else Finding("warn", "disk", f"{text}: make room")
+
+
+def _look_at_source(source: Source) -> Finding:
+    found: list[Finding] = []
+    thread = threading.Thread(target=lambda: found.append(_sample(source)), daemon=True)
+    thread.start()
+    thread.join(_SOURCE_DEADLINE)
+    return found[0] if found else Finding("fail", source.name, f"no answer for {_SOURCE_DEADLINE:g} s")
+
+
+def _sample(source: Source) -> Finding:
+    try:
+        reading = source.sample()
+    except SourceError as error:
+        return Finding("fail", source.name, str(error))
+    problems = "; ".join(f"{name}: {reason}" for name, reason in reading.problems.items())
+    read = ", ".join(reading.values) or "nothing to read here"
+    return Finding("warn", source.name, problems) if problems else Finding("ok", source.name, read)

@@ -1,0 +1,100 @@
+"""Every miner and host as it is now, from the database."""
+
+import argparse
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from telemetry.cli.options import add_common, add_database, add_json, chosen
+from telemetry.cli.tables import Cell, format_value, print_table, state_text
+from telemetry.fields import Record
+from telemetry.records import MINER_INFO, WORKER_INFO
+from telemetry.render.sql import TIME_COLUMN, from_sql
+from telemetry.stores import StoredAgent
+from telemetry.stores.reading import Reader, open_reader
+from telemetry.topics import AgentKey
+from telemetry.units import format_age
+
+_SILENCE = 150.0
+
+_WORKER_HEADINGS = {
+    "cpuLoad": "CPU", "cpuTemper": "CPU °C", "useMemory": "MEMORY", "gpuLoad": "GPU", "gpuTemper": "GPU °C",
+    "diskUsedPercent": "DISK", "diskR": "READ", "diskW": "WRITE", "netRx": "RX", "netTx": "TX",
+    "runningTasks": "RUNNING", "pendingTasks": "PENDING",
+}  # fmt: skip
+_MINER_HEADINGS = {
+    "effectivePower": "POWER", "minerBalance": "BALANCE", "minerAvailable": "AVAILABLE", "expectBlock": "EXPECTED",
+    "effectiveSectors": "ACTIVE", "errorSectors": "FAULTY", "failSectors": "FAILED",
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_common(parser)
+    add_database(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the fleet: the miners, then the hosts."""
+    with open_reader(chosen(arguments).database) as reader:
+        agents = reader.agents()
+        miners = list(_rows(reader, MINER_INFO, tuple(_MINER_HEADINGS)))
+        hosts = list(_rows(reader, WORKER_INFO, ("netState", *_WORKER_HEADINGS)))
+        rejected = reader.rejected()
+    if arguments.json:
+        print(orjson.dumps([_flat(row) for row in miners + hosts]).decode())
+        return 0
+    if miners:
+        _print(MINER_INFO, miners, _MINER_HEADINGS)
+        print()
+    _print(WORKER_INFO, hosts, {"netState": "STATE"} | _WORKER_HEADINGS)
+    _print_summary(hosts, agents, rejected)
+    return 0
+
+
+def _rows(reader: Reader, record: Record, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for row in reader.columns(record, (*record.keys, *names, TIME_COLUMN)):
+        yield dict(_decoded(record, row))
+
+
+def _decoded(record: Record, row: sqlite3.Row) -> Iterator[tuple[str, Any]]:
+    for name in row.keys():  # noqa: SIM118  # iterating over a Row gives its values
+        yield name, row[name] if name == TIME_COLUMN else from_sql(record.by_name[name], row[name])
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _print(record: Record, rows: list[dict[str, Any]], headings: dict[str, str]) -> None:
+    # A column that no row fills is left out, such as GPUs where there are none.
+    filled = {name: title for name, title in headings.items() if any(row[name] is not None for row in rows)}
+    keys = {"minerId": "MINER", "hostName": "HOST"}
+    titles = [*(keys[name] for name in record.keys), *filled.values(), "AGE"]
+    now = time.time()
+    lines = [_line(record, row, tuple(filled), now) for row in rows]
+    print_table(titles, lines, right=frozenset(filled.values()) - {"STATE"} | {"AGE"})
+
+
+def _line(record: Record, row: dict[str, Any], names: tuple[str, ...], now: float) -> list[Cell]:
+    cells: list[Cell] = [row[name] for name in record.keys]
+    cells += [
+        state_text(row[name] or "-") if name == "netState" else format_value(record.by_name[name], row[name])
+        for name in names
+    ]
+    return [*cells, format_age(now - row[TIME_COLUMN] / 1000)]
+
+
+def _print_summary(hosts: list[dict[str, Any]], agents: dict[AgentKey, StoredAgent], rejected: int) -> None:
+    states = [row["netState"] or "without agent" for row in hosts]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    lost = sum(agent.lost for agent in agents.values())
+    print(f"\n{len(hosts)} hosts: {counts or 'none yet'}; {lost} messages lost, {rejected} rejected")
+    newest = max((agent.heard for agent in agents.values()), default=0)
+    silence = time.time() - newest / 1000
+    if newest and silence > _SILENCE:
+        print(f"nothing was heard for {format_age(silence)}: does the aggregator run?")

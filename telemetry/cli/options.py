@@ -1,0 +1,113 @@
+"""Options that several commands share, and the settings they make together with file and environment."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from telemetry.config import Settings, Table, read_settings
+from telemetry.errors import UsageError
+from telemetry.topics import RecordKey, Topics, require_host_name, require_miner_id, require_prefix
+
+DEFAULT_DATA = "telemetry-data"
+"""The default of --data, in the directory where a command is started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What the user chose: the settings, and where things are on this machine."""
+
+    settings: Settings
+    data: Path
+
+    @property
+    def database(self) -> Path:
+        """The database file."""
+        named = self.settings.aggregator.database
+        return Path(named) if named else self.data / "telemetry.db"
+
+    @property
+    def state(self) -> Path:
+        """The directory of what an agent keeps between two runs."""
+        named = self.settings.agent.state
+        return Path(named) if named else self.data / "agent"
+
+    @property
+    def topics(self) -> Topics:
+        """The topic tree."""
+        prefixes = self.settings.topics
+        return Topics(records=require_prefix(prefixes.records), control=require_prefix(prefixes.control))
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL: the one that was set, else that of the broker in the data directory, else the default."""
+        named = self.settings.broker.url
+        beside = self.data / "broker" / "url"
+        if named == Settings().broker.url and beside.exists():
+            return beside.read_text().strip()
+        return named
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """`--data` and `--config`."""
+    parser.add_argument("--data", metavar="DIR", default=DEFAULT_DATA, help="data directory (default: ./%(default)s)")
+    parser.add_argument("--config", metavar="FILE", help="settings, in TOML")
+
+
+def add_broker(parser: argparse.ArgumentParser) -> None:
+    """`--broker`."""
+    parser.add_argument("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://USER:PASSWORD@HOST:PORT")
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """`--database`."""
+    parser.add_argument("--database", metavar="FILE", help="the database (default: telemetry.db in --data)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def add_record(parser: argparse.ArgumentParser) -> None:
+    """`MINER [HOST]`."""
+    parser.add_argument("miner", metavar="MINER", help="the miner's id, such as f01234")
+    parser.add_argument("host", metavar="HOST", nargs="?", help="a host of it")
+
+
+def record_of(arguments: argparse.Namespace) -> RecordKey:
+    """The record that `MINER [HOST]` names."""
+    host = arguments.host
+    return RecordKey(require_miner_id(arguments.miner), require_host_name(host) if host is not None else None)
+
+
+_OPTION_PATHS = {
+    "broker": ("broker", "url"),
+    "miner_id": ("agent", "miner"),
+    "host_name": ("agent", "name"),
+    "state": ("agent", "state"),
+    "aggregator_name": ("aggregator", "name"),
+    "database": ("aggregator", "database"),
+}
+
+
+def chosen(arguments: argparse.Namespace) -> Chosen:
+    """Settings from file, environment and options."""
+    options: Table = {}
+    for option, (table, key) in _OPTION_PATHS.items():
+        value = getattr(arguments, option, None)
+        if value is not None:
+            options.setdefault(table, {})[key] = value
+    file = arguments.config or ""
+    settings = read_settings(text=_read(file), file=file, environ=os.environ, options=options)
+    return Chosen(settings=settings, data=Path(arguments.data))
+
+
+def _read(file: str) -> str:
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"{file}: {reason}") from None

@@ -1,0 +1,92 @@
+"""The parts that `telemetry up` runs, each a process of its own that ends with it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from telemetry.errors import TelemetryError, UsageError
+from telemetry.processes import END_WITH_PARENT, answers, free_port, is_free
+
+_DEFAULT_PORT = 1883
+_START_TIMEOUT = 15.0
+_STOP_TIMEOUT = 6.0
+_FIRST_DELAY, _LAST_DELAY = 0.5, 10.0
+_RAN_WELL = 30.0
+
+
+class Part:
+    """One part: `telemetry` with some arguments, started again when it ends by itself."""
+
+    def __init__(self, name: str, arguments: list[str]) -> None:
+        self.name = name
+        self._command = [sys.executable, "-P", "-m", "telemetry", END_WITH_PARENT, str(os.getpid()), *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._delay = _FIRST_DELAY
+        self._restart_at: float | None = None
+
+    def start(self) -> None:
+        """Start the process. In a session of its own: Ctrl-C is for us, who end the parts in order."""
+        self._started, self._restart_at = time.monotonic(), None
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it does not run."""
+        return self._process is None or self._process.poll() is not None
+
+    def restart_if_ended(self) -> None:
+        """Start it again, the sooner the longer it ran."""
+        if not self.has_ended:
+            return
+        assert self._process is not None
+        now = time.monotonic()
+        if self._restart_at is None:
+            self._delay = _FIRST_DELAY if now - self._started > _RAN_WELL else min(2 * self._delay, _LAST_DELAY)
+            self._restart_at = now + self._delay
+            how = self._process.returncode
+            text = f"signal {-how}" if how < 0 else f"status {how}"
+            print(f"{self.name} ended ({text}); starting it again in {self._delay:g} s", file=sys.stderr)
+        elif now >= self._restart_at:
+            self.start()
+
+    def stop(self) -> None:
+        """Ask it to end, and make it end when it does not."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def start_broker(parts: list[Part], data: Path, port: int | None, config: str | None) -> int:
+    """Start the broker as the first part and wait until it answers; its port."""
+    chosen = port or free_port(_DEFAULT_PORT)
+    if not is_free(chosen):
+        raise UsageError(f"port {chosen} is in use: give another --port")
+    if port is None and chosen != _DEFAULT_PORT:
+        print(f"port {_DEFAULT_PORT} is in use: the broker takes {chosen}", flush=True)
+    configured = ["--config", config] if config else []
+    broker = Part("broker", ["broker", "--quiet", "--data", str(data), "--port", str(chosen), *configured])
+    parts.append(broker)
+    broker.start()
+    deadline = time.monotonic() + _START_TIMEOUT
+    while not answers(chosen):
+        if broker.has_ended:
+            raise TelemetryError("the broker did not start: see the line above")
+        if time.monotonic() > deadline:
+            raise TelemetryError(f"the broker does not answer on port {chosen} after {_START_TIMEOUT:.0f} s")
+        time.sleep(0.05)
+    return chosen
+
+
+def stop_parts(parts: list[Part]) -> None:
+    """End the parts, the last started first: the agent says goodbye, the aggregator hears it."""
+    for part in reversed(parts):
+        part.stop()

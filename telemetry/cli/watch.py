@@ -1,0 +1,59 @@
+"""Records as they change, live through the broker; the database is not needed."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+
+import orjson
+
+from telemetry.cli.exchange import follow
+from telemetry.cli.options import add_broker, add_common, add_json, add_record, chosen, record_of
+from telemetry.cli.tables import console, format_value
+from telemetry.client import Update
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add_record(parser)
+    add_common(parser)
+    add_broker(parser)
+    add_json(parser)
+    parser.add_argument("--count", type=int, metavar="N", help="end after N updates")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print each update until Ctrl-C."""
+    key = record_of(arguments)
+    show = _print_json if arguments.json else _print_line
+    printed, told = 0, None
+    try:
+        with follow(chosen(arguments), key) as fleet:
+            while True:
+                for update in fleet.poll(1.0):
+                    show(update)
+                    printed += 1
+                    if printed == arguments.count:
+                        return 0
+                if fleet.outage != told:
+                    told = fleet.outage
+                    print(f"telemetry: {told or 'connected'}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _print_json(update: Update) -> None:
+    changed = {name: update.fields[name] for name in update.fields if name in update.changed}
+    gone = sorted(update.changed - update.fields.keys())
+    line = update.key.fields | changed | {"_time": update.time} | ({"_gone": gone} if gone else {})
+    print(orjson.dumps(line).decode(), flush=True)
+
+
+def _print_line(update: Update) -> None:
+    declared = update.key.record.by_name
+    parts = []
+    for name in sorted(update.changed, key=list(declared).index if update.changed <= declared.keys() else None):
+        value = format_value(declared.get(name), update.fields.get(name)).replace("\n", " | ")
+        parts.append(f"[bold]{name}[/] {value}" if name in update.fields else f"[bold]{name}[/] gone")
+    moment = datetime.fromtimestamp(update.time / 1000, UTC).astimezone().strftime("%H:%M:%S")
+    note = "" if update.is_whole else "  [yellow](changes missing, asking)[/]"
+    console().print(f"[dim]{moment}[/] [cyan]{update.key}[/]  {'  '.join(parts)}{note}", soft_wrap=True)

@@ -1,0 +1,175 @@
+"""A live copy of one miner's records, or of all, from snapshots and the changes after them.
+
+from telemetry.client import Fleet
+
+with Fleet("mqtt://127.0.0.1:1883", miner="f01234") as fleet:
+    for update in fleet.updates():
+        print(update.key, {name: update.fields.get(name) for name in update.changed})
+"""
+
+import queue
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from telemetry.errors import WireError
+from telemetry.fields import Value
+from telemetry.follow import RecordCopy
+from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message, Outgoing
+from telemetry.topics import Address, Channel, RecordKey, Topics
+from telemetry.wire import decode_change, decode_snapshot, encode_resubscribe
+
+FIRST_ASK, LAST_ASK = 5.0, 60.0
+"""Seconds until snapshots are asked for, doubling from the first to the last; most gaps heal before the first."""
+
+_MOST_HOSTS_ASKED = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """A record that changed: all its fields as they are now, and the names of those that are different.
+
+    `fields` is empty when the record was forgotten. `is_whole` is False while changes are known to be missing.
+    """
+
+    key: RecordKey
+    fields: Mapping[str, Value]
+    changed: frozenset[str]
+    time: int
+    is_whole: bool
+
+
+class Fleet:
+    """Follows one miner (and there one host), or all. Use it as a context manager, from one thread."""
+
+    def __init__(
+        self,
+        broker: str = "mqtt://127.0.0.1:1883",
+        *,
+        miner: str | None = None,
+        host: str | None = None,
+        topics: Topics | None = None,
+        protocol: str = "3.1.1",
+    ) -> None:
+        self._topics = topics or Topics()
+        self._copies: dict[RecordKey, RecordCopy] = {}
+        self._inbox: queue.SimpleQueue[Connected | Disconnected | Message] = queue.SimpleQueue()
+        self._asks: dict[RecordKey, tuple[float, float]] = {}
+        self._rejected = 0
+        self._outage: str | None = "not connected yet"
+        self._connection = Connection(
+            BrokerUrl.parse(broker),
+            client_id=f"telemetry.reader.{secrets.token_hex(6)}",
+            deliver=self._inbox.put,
+            filters=self._topics.followed(RecordKey(miner, host) if miner else None),
+            protocol=protocol,
+        )
+
+    def __enter__(self) -> "Fleet":
+        self._connection.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    @property
+    def records(self) -> Mapping[RecordKey, RecordCopy]:
+        """The copies as of the last poll, those with a snapshot; `is_whole` tells whether one can be trusted."""
+        return {key: copy for key, copy in self._copies.items() if copy.has_snapshot}
+
+    @property
+    def outage(self) -> str | None:
+        """Why there is no connection; None while there is one."""
+        return self._outage
+
+    def updates(self) -> Iterator[Update]:
+        """What changes, without end."""
+        while True:
+            yield from self.poll(1.0)
+
+    def poll(self, timeout: float) -> list[Update]:
+        """Wait up to `timeout` seconds for news, and take in all there are."""
+        updates: list[Update] = []
+        try:
+            updates += self._take_in(self._inbox.get(timeout=timeout))
+            while True:
+                updates += self._take_in(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        self._ask_for_what_is_missing(time.monotonic())
+        return updates
+
+    def resubscribe(self, miner: str, hosts: tuple[str, ...] = ()) -> bool:
+        """Ask for a miner's snapshots, of all its records or of some hosts; False when there is no connection."""
+        topic = self._topics.resubscribe(miner)
+        return self._connection.publish(Outgoing(topic=topic, payload=encode_resubscribe(hosts)))
+
+    def forget(self, key: RecordKey) -> bool:
+        """Ask that a record be removed, by clearing its agent's presence; False when there is no connection."""
+        return self._connection.publish(Outgoing(topic=self._topics.presence(key), payload=b"", retain=True))
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until the broker has taken what was asked."""
+        return self._connection.flush(timeout)
+
+    def _take_in(self, event: Connected | Disconnected | Message) -> list[Update]:
+        match event:
+            case Message():
+                return self._message(event)
+            case Connected():
+                self._outage = None
+            case Disconnected():
+                self._outage = event.reason
+        return []
+
+    def _message(self, message: Message) -> list[Update]:
+        address = self._topics.parse(message.topic)
+        if address is None or address.channel not in {Channel.CHANGE, Channel.SNAPSHOT}:
+            return []
+        if address.channel is Channel.SNAPSHOT and not message.payload:
+            return self._forget(address.record)
+        try:
+            changed = self._apply(address, message.payload)
+        except WireError:
+            self._rejected += 1
+            return []
+        return [self._update(address.record, changed)] if changed else []
+
+    def _apply(self, address: Address, payload: bytes) -> set[str]:
+        copy = self._copies.get(address.record)
+        if copy is None:
+            copy = self._copies[address.record] = RecordCopy(address.record.record)
+        if address.channel is Channel.SNAPSHOT:
+            return copy.apply_snapshot(decode_snapshot(payload))
+        assert address.owner is not None
+        return copy.apply_change(address.owner, decode_change(payload))
+
+    def _forget(self, key: RecordKey) -> list[Update]:
+        self._asks.pop(key, None)
+        copy = self._copies.pop(key, None)
+        if copy is None:
+            return []
+        return [Update(key=key, fields={}, changed=frozenset(copy.fields), time=copy.time, is_whole=True)]
+
+    def _update(self, key: RecordKey, changed: set[str]) -> Update:
+        copy = self._copies[key]
+        return Update(
+            key=key, fields=dict(copy.fields), changed=frozenset(changed), time=copy.time, is_whole=copy.is_whole
+        )
+
+    def _ask_for_what_is_missing(self, now: float) -> None:
+        missing = {key for key, copy in self._copies.items() if not copy.is_whole}
+        self._asks = {key: self._asks.get(key, (now + FIRST_ASK, FIRST_ASK)) for key in missing}
+        due = [key for key, (when, _) in self._asks.items() if now >= when]
+        for key in due:
+            wait = min(2 * self._asks[key][1], LAST_ASK)
+            self._asks[key] = (now + wait, wait)
+        for miner in {key.minerId for key in due}:
+            hosts = [key.hostName for key in due if key.minerId == miner]
+            named = tuple(host for host in hosts if host is not None)
+            whole_miner = None in hosts or len(named) > _MOST_HOSTS_ASKED
+            self.resubscribe(miner, () if whole_miner else named)

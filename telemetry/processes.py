@@ -1,0 +1,71 @@
+"""Processes that end with the one that started them, and ports that are free."""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+END_WITH_PARENT = "--end-with-parent"
+"""The first option of `telemetry`, with the parent's pid: end when that process does, however it ends."""
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel send this process SIGTERM when its parent ends; end now when that has happened already."""
+    _set_death_signal()
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def _set_death_signal() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _has_death_signal() -> bool:
+    held = ctypes.c_int()
+    _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(held))
+    return held.value != 0
+
+
+def become(user_id: int, group_id: int) -> None:
+    """Give up root for good. The kernel forgets the parent's death signal with it; that is set again."""
+    bound = _has_death_signal()
+    os.setgroups([])
+    os.setgid(group_id)
+    os.setuid(user_id)
+    if bound:
+        _set_death_signal()
+
+
+def is_free(port: int) -> bool:
+    """Whether a server can listen on the loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(preferred: int) -> int:
+    """The port, or the next free one above it, or any."""
+    for port in range(preferred, min(preferred + 50, 65536)):
+        if is_free(port):
+            return port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+def answers(port: int) -> bool:
+    """Whether something accepts connections on the loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

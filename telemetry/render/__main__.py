@@ -1,0 +1,42 @@
+"""Write the generated files of the checkout, or with `--check` say which of them have drifted."""
+
+import sys
+from pathlib import Path
+
+import orjson
+
+from telemetry.render.catalogue import fields_page
+from telemetry.render.json_schema import schemas
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file with its text, relative to the checkout."""
+    files = {Path("docs/fields.md"): fields_page()}
+    for name, schema in schemas().items():
+        files[Path("schemas") / name] = orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode() + "\n"
+    return files
+
+
+def main(root: Path, *, check: bool) -> int:
+    """Write what is not up to date, or name it; 1 when something has drifted."""
+    files = generated()
+    stale = [path for path in (root / "schemas").glob("*.json") if path.relative_to(root) not in files]
+    drifted = [path for path, text in files.items() if not _holds(root / path, text)]
+    for path in [*drifted, *(path.relative_to(root) for path in stale)]:
+        print(f"{path}: {'not up to date; run `make generate`' if check else 'written'}")
+    if check:
+        return 1 if drifted or stale else 0
+    for path in drifted:
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text(files[path])
+    for path in stale:
+        path.unlink()
+    return 0
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(), check="--check" in sys.argv[1:]))

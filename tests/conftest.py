@@ -1,0 +1,63 @@
+"""Fixtures: a real broker, and processes that end with their test."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from telemetry.errors import TelemetryError
+from telemetry.mosquitto import find_mosquitto
+from tests.parts import FAST, Broker, Listener, Process
+
+StartPart = Callable[..., Process]
+
+
+def pytest_sessionstart() -> None:
+    """Mosquitto is no option: without it nothing here is true."""
+    try:
+        find_mosquitto()
+    except TelemetryError as error:
+        pytest.exit(str(error), returncode=1)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with settings that make everything fast."""
+    (tmp_path / "fast.toml").write_text(FAST)
+    return tmp_path
+
+
+@pytest.fixture
+def broker(data: Path) -> Iterator[Broker]:
+    running = Broker(data).start()
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def start(data: Path) -> Iterator[StartPart]:
+    """Start `telemetry` with arguments, as a process that ends with the test."""
+    started: list[Process] = []
+
+    def start_part(*arguments: str, environment: Mapping[str, str] | None = None) -> Process:
+        process = Process(data, *arguments, environment=environment).start()
+        started.append(process)
+        return process
+
+    yield start_part
+    for process in reversed(started):
+        process.end()
+
+
+@pytest.fixture
+def listen(broker: Broker) -> Iterator[Callable[..., Listener]]:
+    """Subscribe a plain client to a filter."""
+    opened: list[Listener] = []
+
+    def open_listener(topic_filter: str = "#") -> Listener:
+        opened.append(Listener(broker.url, topic_filter))
+        return opened[-1]
+
+    yield open_listener
+    for listener in opened:
+        listener.close()
