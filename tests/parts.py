@@ -26,6 +26,10 @@ refresh = 2.0
 acknowledge = 0.5
 stale = 4.0
 lost = 0.5
+
+[deadbands]
+cpuLoad = 0
+useMemory = 0
 """
 """Settings by which a test sees in tenths of seconds what takes minutes in the field."""
 
@@ -155,8 +159,13 @@ class Listener:
         """The messages of one topic so far."""
         return [message for message in list(self.messages) if message.topic == topic]
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+    def send(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Hand over a message without waiting for the broker."""
         assert self._connection.publish(Outgoing(topic=topic, payload=payload, retain=retain))
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish, and wait until the broker has it."""
+        self.send(topic, payload, retain=retain)
         assert self._connection.flush(10)
 
     def close(self) -> None:

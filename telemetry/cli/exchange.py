@@ -29,9 +29,11 @@ def connect(fleet: Fleet) -> None:
 
 
 def receive_retained(fleet: Fleet) -> None:
-    """Take in the snapshots that the broker retains: they follow the subscription without a pause."""
-    while fleet.poll(_QUIET):
-        pass
+    """Take in the snapshots that the broker retains: they follow the subscription without a long pause."""
+    quiet_since = time.monotonic()
+    while time.monotonic() < quiet_since + _QUIET:
+        if fleet.poll(0.1):
+            quiet_since = time.monotonic()
 
 
 def flush(fleet: Fleet) -> None:

@@ -26,8 +26,8 @@ _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # user and nice h
 _IDLE = ("idle", "iowait")
 
 _VIRTUAL_INTERFACE = re.compile(
-    r"lo$|veth|docker|br-|virbr|vnet|vmnet|cni|flannel|cali|cilium|lxc|lxdbr|podman|kube|nodelocaldns|weave|ovs"
-    r"|tap|tun|wg|tailscale|zt|ifb|dummy|vxlan|geneve|sit|gre|erspan|ip6|ip_vti|teql"
+    r"lo$|veth|docker|br-|virbr|vnet|vmnet|cni|flannel|cali|cilium|lxc|lxdbr|podman|kube-|nodelocaldns|weave|ovs-|tailscale"
+    r"|(tap|tun|tunl|wg|ifb|dummy|vxlan|geneve|sit|gre|gretap|erspan|ip6tnl|ip6gre|ip_vti|ip6_vti|teql)\d"
 )
 
 _PACKAGE_SENSORS = (
@@ -41,6 +41,28 @@ _PACKAGE_SENSORS = (
 """Chips that know the CPU package, best first, each with the labels of its inputs, best first; "" is no label."""
 
 
+def _cpu_times() -> Mapping[str, float]:
+    return psutil.cpu_times()._asdict()
+
+
+def _memory() -> Pair:
+    memory = psutil.virtual_memory()
+    return memory.total, memory.available
+
+
+# psutil's own nowrap would make up what a counter did that went back, and keeps a cache and a lock for it.
+
+
+def _disk_bytes() -> Mapping[str, Pair]:
+    disks = psutil.disk_io_counters(perdisk=True, nowrap=False)
+    return {name: (disk.read_bytes, disk.write_bytes) for name, disk in disks.items()}
+
+
+def _interface_bytes() -> Mapping[str, Pair]:
+    interfaces = psutil.net_io_counters(pernic=True, nowrap=False)
+    return {name: (interface.bytes_recv, interface.bytes_sent) for name, interface in interfaces.items()}
+
+
 class System:
     """Load, memory and traffic, all from memory of the kernel, so that no device can hold it up."""
 
@@ -52,10 +74,10 @@ class System:
         *,
         clock: Callable[[], float] = time.monotonic,
         sysfs: Path = Path("/sys"),
-        cpu_times: Callable[[], Mapping[str, float]] = lambda: psutil.cpu_times()._asdict(),
-        memory: Callable[[], Pair] = lambda: _memory(),
-        disk_bytes: Callable[[], Mapping[str, Pair]] = lambda: _disk_bytes(),
-        interface_bytes: Callable[[], Mapping[str, Pair]] = lambda: _interface_bytes(),
+        cpu_times: Callable[[], Mapping[str, float]] = _cpu_times,
+        memory: Callable[[], Pair] = _memory,
+        disk_bytes: Callable[[], Mapping[str, Pair]] = _disk_bytes,
+        interface_bytes: Callable[[], Mapping[str, Pair]] = _interface_bytes,
     ) -> None:
         self._cpu_times, self._cpu_times_before = cpu_times, dict[str, float]()
         self._memory = memory
@@ -76,7 +98,7 @@ class System:
             try:
                 values |= read()
             except _UNREADABLE as error:
-                problems |= dict.fromkeys(names, str(error))
+                problems |= dict.fromkeys(names, str(error) or type(error).__name__)
         if len(problems) == len(self.fields):
             raise SourceError("; ".join(dict.fromkeys(problems.values())))
         return Reading(values=values, problems=problems)
@@ -120,10 +142,9 @@ class CpuTemperature:
         """Read the package sensors once; without any the reading has the problem, and no value."""
         # Not psutil.sensors_temperatures(): it reads every chip of the host, a slow NIC or disk among them,
         # and searches /sys for them each time.
-        celsius = _hottest(self._inputs)
-        if celsius is None:
+        if not self._inputs or not all(path.exists() for path in self._inputs):
             self._inputs = package_inputs(self._hwmon)
-            celsius = _hottest(self._inputs)
+        celsius = _hottest(self._inputs)
         if celsius is None:
             reason = "the CPU package sensor gives no value" if self._inputs else "no CPU package sensor"
             return Reading(values={}, problems={"cpuTemper": reason})
@@ -242,21 +263,3 @@ def _spent(names: Iterable[str], times: Mapping[str, float]) -> float:
 def _sums(pairs: Iterable[Pair]) -> Pair:
     first, second = zip(*pairs, strict=True)
     return sum(first), sum(second)
-
-
-def _memory() -> Pair:
-    memory = psutil.virtual_memory()
-    return memory.total, memory.available
-
-
-# psutil's own nowrap would make up what a counter did that went back, and keeps a cache and a lock for it.
-
-
-def _disk_bytes() -> Mapping[str, Pair]:
-    disks = psutil.disk_io_counters(perdisk=True, nowrap=False)
-    return {name: (disk.read_bytes, disk.write_bytes) for name, disk in disks.items()}
-
-
-def _interface_bytes() -> Mapping[str, Pair]:
-    interfaces = psutil.net_io_counters(pernic=True, nowrap=False)
-    return {name: (interface.bytes_recv, interface.bytes_sent) for name, interface in interfaces.items()}

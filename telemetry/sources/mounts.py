@@ -1,17 +1,18 @@
 """How full the filesystems are: one entry for each that holds data, however often it is mounted.
 
 A network filesystem whose server is gone blocks its reader in the kernel for ever, so each such mount is asked in a
-thread of its own and left out until it answers; local ones are asked directly, because a thread costs more than they.
+thread of its own and left out until it answers; local ones are asked directly, which costs least.
 """
 
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from telemetry.errors import SourceError
@@ -87,7 +88,7 @@ class Disks:
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._filesystems = lru_cache(maxsize=1)(filesystems)  # mounts change seldom, parsing costs most
-        self._hanging: dict[Mount, threading.Thread] = {}
+        self._askers: dict[Mount, _Asker] = {}
 
     def sample(self) -> Reading:
         """Read every filesystem once. Raises SourceError when the list of mounts cannot be read."""
@@ -114,25 +115,55 @@ class Disks:
         )
         return next(directories, None)
 
-    def _ask_those_that_may_hang(self, mounts: Iterable[Mount]) -> dict[Mount, _Answer]:
-        """The answers that came in time. A mount whose thread still hangs is not asked, nor waited for, again."""
-        self._hanging = {mount: thread for mount, thread in self._hanging.items() if thread.is_alive()}
-        answers: dict[Mount, _Answer] = {}
-        asked = {mount: self._start(mount, answers) for mount in mounts if mount not in self._hanging}
+    def _ask_those_that_may_hang(self, mounts: Collection[Mount]) -> dict[Mount, _Answer]:
+        """The answers that came in time. A mount that still owes an answer is not asked, nor waited for, again."""
+        for gone in self._askers.keys() - set(mounts):
+            self._askers.pop(gone).end()
+        for new in set(mounts) - self._askers.keys():
+            self._askers[new] = _Asker(self._statvfs, new)
+        asked = {mount: self._askers[mount] for mount in mounts if self._askers[mount].ask()}
         until = self._clock() + self._deadline_seconds
-        for mount, thread in asked.items():
-            thread.join(max(0.0, until - self._clock()))
-            if thread.is_alive():
-                self._hanging[mount] = thread
-        return {mount: answer for mount, answer in answers.copy().items() if mount not in self._hanging}
+        answers = {mount: asker.answer(max(0.0, until - self._clock())) for mount, asker in asked.items()}
+        return {mount: answer for mount, answer in answers.items() if answer is not None}
 
-    def _start(self, mount: Mount, answers: dict[Mount, _Answer]) -> threading.Thread:
-        def answer() -> None:
-            answers[mount] = _ask(self._statvfs, mount)
 
-        thread = threading.Thread(target=answer, name=f"statvfs {mount.id}", daemon=True)
-        thread.start()
-        return thread
+class _Asker:
+    """A thread that asks one mount whenever it is told to: to start one for each question costs seven times more."""
+
+    def __init__(self, statvfs: StatVfs, mount: Mount) -> None:
+        self._questions: SimpleQueue[bool] = SimpleQueue()
+        self._answers: SimpleQueue[_Answer] = SimpleQueue()
+        self._owes_answer = False
+        arguments = (statvfs, mount, self._questions, self._answers)
+        threading.Thread(target=_answer_questions, args=arguments, name=f"statvfs {mount.id}", daemon=True).start()
+
+    def ask(self) -> bool:
+        """Ask, unless the last question hangs. An answer that came too late is dropped: the next one is newer."""
+        if self._owes_answer and self.answer(0.0) is None:
+            return False
+        self._questions.put(True)
+        self._owes_answer = True
+        return True
+
+    def answer(self, seconds: float) -> _Answer | None:
+        """The answer, or None when there is none after `seconds`."""
+        try:
+            answer = self._answers.get(timeout=seconds)
+        except Empty:
+            return None
+        self._owes_answer = False
+        return answer
+
+    def end(self) -> None:
+        """End the thread, as soon as it does not hang."""
+        self._questions.put(False)
+
+
+def _answer_questions(
+    statvfs: StatVfs, mount: Mount, questions: SimpleQueue[bool], answers: SimpleQueue[_Answer]
+) -> None:
+    while questions.get():
+        answers.put(_ask(statvfs, mount))
 
 
 def filesystems(mountinfo: str) -> list[list[Mount]]:
