@@ -9,7 +9,7 @@ import difflib
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from telemetry.errors import UsageError
 
@@ -22,10 +22,10 @@ VARIABLE_PREFIX = "TELEMETRY_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """`[broker]`: where it is, or for `telemetry broker` where it listens."""
+    """`[broker]`: where it is (empty: beside the data, or on this machine), and how many connections it takes."""
 
-    url: str = "mqtt://127.0.0.1:1883"
-    protocol: str = "3.1.1"
+    url: str = ""
+    protocol: Literal["3.1.1", "5"] = "3.1.1"
     connections: int = 12_000
 
 
@@ -100,8 +100,10 @@ def read_settings(*, text: str = "", file: str = "", environ: Mapping[str, str],
     """The settings from a file's text (`file` names it in errors), the environment and the options."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"{file}: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{file}: nested too deeply") from None
     _reject_unknown(Settings, table, place=f"{file}: ")
     merged = _merge(_merge(table, _variables(environ)), options)
     return _build(Settings, merged, path="")
@@ -187,6 +189,10 @@ def _build(section: type[_T], table: Table, path: str) -> _T:
 
 
 def _convert(hint: Any, value: object, name: str) -> Any:  # noqa: ANN401  # of the type that the hint says
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        raise UsageError(f"{name} = {value!r}: expected {' or '.join(map(repr, get_args(hint)))}")
     if get_origin(hint) is not None:
         entry = get_args(hint)[1]
         return {key: _convert(entry, one, f"{name}.{key}") for key, one in _table(value, name).items()}
@@ -195,7 +201,8 @@ def _convert(hint: Any, value: object, name: str) -> Any:  # noqa: ANN401  # of 
     if hint is str:
         if isinstance(value, str):
             return value
-        raise UsageError(f"{name} = {value!r}: expected a string")
+        # Not shown: it may hold the broker's password.
+        raise UsageError(f"{name}: expected a string")
     return _number(hint, value, name)
 
 
@@ -208,10 +215,12 @@ def _table(value: object, name: str) -> Table:
 def _number(hint: type[int] | type[float], value: object, name: str) -> float:
     try:
         number = hint(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
-    except ValueError:
+    except (ValueError, OverflowError):
         number = None
-    if number is None or not 0 <= number < 1e9:
-        raise UsageError(f"{name} = {value!r}: expected a number of 0 or more")
-    if name.startswith("intervals.") and number < 0.05:
+    if number is None or not 0 <= number < 1e9 or (isinstance(value, float) and number != value):
+        kind = "an integer" if hint is int else "a number"
+        raise UsageError(f"{name} = {value!r}: expected {kind} of 0 or more")
+    inherited = number == 0 and name.startswith("sources.") and name.endswith(".interval")
+    if name.startswith(("intervals.", "sources.")) and number < 0.05 and not inherited:
         raise UsageError(f"{name} = {value!r}: expected 0.05 seconds or more")
     return number

@@ -3,6 +3,7 @@
 Started as root it runs as its own user, to whom its files belong.
 """
 
+import fcntl
 import os
 import pwd
 import resource
@@ -12,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from telemetry.errors import TelemetryError, UsageError
-from telemetry.processes import become, is_free
+from telemetry.errors import TelemetryError
+from telemetry.processes import become, require_free
 
 _DIRECTORIES = "/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin"
 _USER = "mosquitto"
@@ -36,14 +37,16 @@ def url_file(data: Path) -> Path:
 def run_mosquitto(data: Path, *, port: int, connections: int) -> None:
     """Replace this process by Mosquitto, listening on loopback without credentials. Never returns."""
     program = find_mosquitto()
-    if not is_free(port):
-        raise UsageError(f"port {port} is in use: give another --port")
+    require_free(port)
     directory = data / "broker"
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        _hold(directory)
         user = _prepare_for_user(directory)
         configuration = directory / "mosquitto.conf"
         configuration.write_text(_render(directory, port=port, stays_root=os.geteuid() == 0 and user is None))
+        if user is not None:
+            os.chown(configuration, user.pw_uid, user.pw_gid)  # a umask may hide it from all but its owner
         url_file(data).write_text(f"mqtt://127.0.0.1:{port}\n")
     except OSError as error:
         raise TelemetryError(f"{directory}: {error.strerror}; give a --data that can be written") from None
@@ -51,6 +54,16 @@ def run_mosquitto(data: Path, *, port: int, connections: int) -> None:
     if user is not None:
         become(user.pw_uid, user.pw_gid)
     os.execv(program, [program, "-c", str(configuration)])  # noqa: S606  # a fixed program, no shell
+
+
+def _hold(directory: Path) -> None:
+    """Keep every other broker off the directory for as long as this process runs, as Mosquitto too."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TelemetryError(f"{directory}: another broker is using it; end that one first") from None
+    os.set_inheritable(descriptor, True)
 
 
 def _prepare_for_user(directory: Path) -> pwd.struct_passwd | None:
@@ -62,9 +75,11 @@ def _prepare_for_user(directory: Path) -> pwd.struct_passwd | None:
     except KeyError:
         return None
     for path in (directory, *directory.iterdir()):
-        os.chown(path, user.pw_uid, user.pw_gid)
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
     # A directory below /root, say, is out of reach for everyone else, whoever owns it.
-    reachable = subprocess.run(["test", "-w", directory], user=user.pw_uid, group=user.pw_gid, check=False)
+    reachable = subprocess.run(
+        ["test", "-w", directory], user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False
+    )
     return user if reachable.returncode == 0 else None
 
 

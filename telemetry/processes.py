@@ -1,10 +1,13 @@
 """Processes that end with the one that started them, and ports that are free."""
 
 import ctypes
+import errno
 import os
 import signal
 import socket
 import sys
+
+from telemetry.errors import UsageError
 
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,13 +46,27 @@ def become(user_id: int, group_id: int) -> None:
 
 def is_free(port: int) -> bool:
     """Whether a server can listen on the loopback port."""
+    return _refusal(port) is None
+
+
+def require_free(port: int) -> None:
+    """Raise UsageError when no server can listen on the loopback port."""
+    if not 0 < port < 65536:
+        raise UsageError(f"port {port}: expected 1 to 65535")
+    refusal = _refusal(port)
+    if refusal is not None:
+        reason = " is in use" if refusal.errno == errno.EADDRINUSE else f": {refusal.strerror}"
+        raise UsageError(f"port {port}{reason}: give another --port")
+
+
+def _refusal(port: int) -> OSError | None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
 def free_port(preferred: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import orjson
+from rich.text import Text
 
 from telemetry.cli.agent import agent_key, host_sources
 from telemetry.cli.exchange import connect, follow
@@ -50,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     for finding in _look(chosen(arguments)):
         findings.append(finding)
         if not arguments.json:
-            console().print(f"[{_STYLES[finding.status]}]{finding.status:<5}[/]{finding.subject:<14}{finding.text}")
+            status = (f"{finding.status:<5}", _STYLES[finding.status])
+            console().print(Text.assemble(status, f"{finding.subject:<14}{finding.text}"))
     if arguments.json:
         print(orjson.dumps([asdict(finding) for finding in findings]).decode())
     return 1 if any(finding.status == "fail" for finding in findings) else 0

@@ -9,6 +9,9 @@ from telemetry.config import Settings, Table, read_settings
 from telemetry.errors import UsageError
 from telemetry.topics import RecordKey, Topics, require_host_name, require_miner_id, require_prefix
 
+DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
+"""Where a broker is that nobody named."""
+
 DEFAULT_DATA = "telemetry-data"
 """The default of --data, in the directory where a command is started."""
 
@@ -43,9 +46,9 @@ class Chosen:
         """The broker's URL: the one that was set, else that of the broker in the data directory, else the default."""
         named = self.settings.broker.url
         beside = self.data / "broker" / "url"
-        if named == Settings().broker.url and beside.exists():
-            return beside.read_text().strip()
-        return named
+        if named or not beside.exists():
+            return named or DEFAULT_BROKER
+        return _read(str(beside)).strip()
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

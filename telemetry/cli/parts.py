@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from telemetry.errors import TelemetryError, UsageError
-from telemetry.processes import END_WITH_PARENT, answers, free_port, is_free
+from telemetry.errors import TelemetryError
+from telemetry.processes import END_WITH_PARENT, answers, free_port, require_free
 
 _DEFAULT_PORT = 1883
 _START_TIMEOUT = 15.0
@@ -67,9 +67,8 @@ class Part:
 
 def start_broker(parts: list[Part], data: Path, port: int | None, config: str | None) -> int:
     """Start the broker as the first part and wait until it answers; its port."""
-    chosen = port or free_port(_DEFAULT_PORT)
-    if not is_free(chosen):
-        raise UsageError(f"port {chosen} is in use: give another --port")
+    chosen = free_port(_DEFAULT_PORT) if port is None else port
+    require_free(chosen)
     if port is None and chosen != _DEFAULT_PORT:
         print(f"port {_DEFAULT_PORT} is in use: the broker takes {chosen}", flush=True)
     configured = ["--config", config] if config else []

@@ -66,8 +66,8 @@ def open_reader(path: Path) -> Iterator[Reader]:
             yield Reader(connection)
         finally:
             connection.close()
-    except sqlite3.Error as error:
-        raise StoreError(f"database {path}: {error}") from None
+    except (sqlite3.Error, ValueError) as error:
+        raise StoreError(f"database {path}: {error}; put back a copy, or give another --database") from None
 
 
 def _require_readable(connection: sqlite3.Connection, path: Path) -> None:

@@ -4,7 +4,7 @@ import sqlite3
 
 import orjson
 
-from telemetry.fields import Owner, Record, Value
+from telemetry.fields import Field, Owner, Record, Value, fits
 from telemetry.render.sql import STATE_COLUMN, TIME_COLUMN, SqlValue, columns, from_sql, to_sql
 from telemetry.stores import Held, StoredAgent, StoredRecord
 from telemetry.topics import RecordKey
@@ -15,6 +15,8 @@ APPLICATION_ID = 0x746C6D79
 
 SCHEMA_VERSION = 1
 """SQLite's user_version; a database of a higher one is not touched."""
+
+_LARGEST_INTEGER = 2**63 - 1
 
 
 def record_row(key: RecordKey, stored: StoredRecord) -> tuple[SqlValue, ...]:
@@ -35,11 +37,19 @@ def read_record(record: Record, row: sqlite3.Row) -> tuple[RecordKey, StoredReco
     fields = {}
     for name, (owner, epoch, seq) in state["held"].items():
         declared = record.by_name.get(name)
-        value = unknown.get(name) if declared is None else from_sql(declared, row[name])
+        if declared is None or _is_newly_declared(declared, unknown.get(name)):
+            value = unknown.get(name)
+        else:
+            value = from_sql(declared, row[name])
         fields[name] = Held(value, Owner(owner), Position(epoch, seq))
     whole = {Owner(owner): Position(*position) for owner, position in state["whole"].items()}
     key = RecordKey(*(row[name] for name in record.keys))
     return key, StoredRecord(fields=fields, whole=whole, time=row[TIME_COLUMN])
+
+
+def _is_newly_declared(declared: Field, unknown: Value | None) -> bool:
+    """Whether a field was unknown when the row was written and is declared now: its column is still empty."""
+    return unknown is not None and fits(declared.type, unknown)
 
 
 def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
@@ -50,7 +60,7 @@ def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
         "beyond": orjson.dumps(stored.beyond).decode(),
         "fulls": orjson.dumps(stored.fulls).decode(),
         "floor": stored.floor,
-        "lost": stored.lost,
+        "lost": min(stored.lost, _LARGEST_INTEGER),
         "state": stored.state,
         "since": stored.since,
         "heard": stored.heard,

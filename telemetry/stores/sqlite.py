@@ -42,18 +42,17 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = _lock(path)
-        try:
+        with self._opening():
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             self._connection.row_factory = sqlite3.Row
             self._prepare()
-        except sqlite3.Error as error:
-            raise StoreError(f"database {path}: {error}") from None
         self._upserts = {record.name: _upsert(record.name, columns(record)) for record in RECORDS}
 
     def load(self) -> Stored:
         """The mirror and the logs as the last commit left them."""
-        records = dict(read_record(record, row) for record in RECORDS for row in self._rows(record.name))
-        agents = {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in self._rows("agents")}
+        with self._opening():
+            records = dict(read_record(record, row) for record in RECORDS for row in self._rows(record.name))
+            agents = {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in self._rows("agents")}
         return Stored(records=records, agents=agents)
 
     def commit(self, batch: Batch) -> None:
@@ -70,6 +69,15 @@ class SqliteStore:
         """End; everything committed stays."""
         self._connection.close()
         self._lock.close()
+
+    @contextmanager
+    def _opening(self) -> "Iterator[None]":
+        try:
+            yield
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreError(
+                f"database {self._path}: {error}; put back a copy, or move it away, or give another --database"
+            ) from None
 
     @contextmanager
     def _transaction(self) -> "Iterator[None]":
@@ -159,7 +167,9 @@ def _lock(path: Path) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f"{path.name}.lock").open("w")
     except OSError as error:
-        raise StoreError(f"database {path}: cannot write beside it: {error.strerror}") from None
+        raise StoreError(
+            f"database {path}: cannot write beside it: {error.strerror}; give another --data or --database"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,0 +1,86 @@
+"""Measure, print each report, and leave the figures in build/bench.json."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+
+from bench import machine
+from bench.measurement import BenchError, Measurement, Options, Report
+from bench.programs import ROOT
+from bench.table import text_of
+
+MEASUREMENTS = {
+    "agent_cost": "what the agent of one idle host costs, beside collectd and node_exporter",
+}
+
+_FIGURES = ROOT / "build" / "bench.json"
+_RESULTS = ROOT / "bench" / "RESULTS.md"
+
+
+def main() -> int:
+    """Make the measurements that were asked for. 0: done; 1: one could not be made; 130: interrupted."""
+    arguments = _parser().parse_args()
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"  # a plain user's lacks where Debian puts daemons
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        reports = [_measure(name, arguments) for name in arguments.only or MEASUREMENTS]
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    _write_figures(reports)
+    if arguments.write_results:
+        _RESULTS.write_text(_results(machine.describe(), reports))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=240.0, help="how long to measure (default: %(default)g)")
+    parser.add_argument("--warm-up", type=float, default=25.0, help="seconds before that (default: %(default)g)")
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, help="these measurements, not all")
+    parser.add_argument("--write-results", action="store_true", help=f"write {_RESULTS.relative_to(ROOT)}")
+    return parser
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # Nothing may interrupt the clean-up that follows.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _measure(name: str, arguments: argparse.Namespace) -> Report:
+    module: Measurement = import_module(f"bench.{name}")
+    with tempfile.TemporaryDirectory(prefix="telemetry-bench-") as directory:
+        options = Options(seconds=arguments.seconds, warm_up=arguments.warm_up, directory=Path(directory))
+        report = module.measure(options)
+    print(text_of(report), flush=True)
+    return report
+
+
+def _write_figures(reports: Sequence[Report]) -> None:
+    figures = {name: value for report in reports for name, value in report.figures.items()}
+    _FIGURES.parent.mkdir(exist_ok=True)
+    _FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _results(described: Mapping[str, str], reports: Sequence[Report]) -> str:
+    lines = [f"- {name}: {text}" for name, text in {"Date": f"{datetime.now(UTC):%Y-%m-%d}", **described}.items()]
+    tables = [f"```\n{text_of(report).rstrip()}\n```" for report in reports]
+    heading = "# Measured\n\nWritten by `make bench ARGS=--write-results`."
+    return "\n\n".join([heading, "\n".join(lines), *tables]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
