@@ -163,12 +163,15 @@ def _fits_object(declared: ObjectList, value: object) -> bool:
     )
 
 
-def has_no_null(value: object) -> bool:
-    """Whether no null stands anywhere in a JSON value."""
-    if isinstance(value, list):
-        return all(has_no_null(entry) for entry in value)
-    if isinstance(value, dict):
-        return all(has_no_null(entry) for entry in value.values())
+DEEPEST = 32
+"""Levels of a value: deeper ones are refused, so that no value can exhaust a reader's stack."""
+
+
+def has_no_null(value: object, *, levels: int = DEEPEST) -> bool:
+    """Whether no null stands anywhere in a JSON value, and it is no deeper than `levels`."""
+    if isinstance(value, list | dict):
+        inner = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(has_no_null(entry, levels=levels - 1) for entry in inner)
     return value is not None
 
 

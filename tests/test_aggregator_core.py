@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.aggregator.agents import FIRST_REPEAT, GRACE
@@ -216,6 +216,7 @@ def test_a_retained_message_is_no_sign_of_life(bench: Bench) -> None:
     assert bench.events == ["online", "stale"]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -247,6 +248,7 @@ def test_a_late_change_goes_to_history_but_not_over_newer_values(bench: Bench) -
     assert bench.history == [1, 3, 2]
 
 
+@settings(deadline=None)
 @given(
     order=st.permutations(range(2, 12)),
     again=st.lists(st.integers(1, 11)),
@@ -385,7 +387,7 @@ def test_an_old_log_is_answered_with_the_ack_and_nothing_of_it_is_stored(bench: 
         bench.backlog(1, epoch=EPOCH - 1)
         bench.let(1)
     payloads = [one.payload for _, one in bench.published if one.topic == TOPICS.ack(AGENT, "main")]
-    assert [decode_ack(payload) for payload in payloads[acks:]] == [Position(EPOCH, 1)]
+    assert [decode_ack(payload) for payload in payloads[acks:]] == 2 * [Position(EPOCH, 1)]  # each 30 s
     assert bench.snapshots()[-1].values["diskR"] == 1
     assert bench.history == [1]
 
@@ -459,6 +461,7 @@ def test_both_senders_of_a_host_meet_in_one_record(bench: Bench) -> None:
     assert snapshot.positions == {"hardware": Position(EPOCH, 2), "tasks": Position(EPOCH, 2)}
 
 
+@settings(deadline=None)
 @given(st.permutations([(owner, seq) for owner in (Owner.HARDWARE, Owner.TASKS) for seq in range(2, 6)]))
 def test_neither_sender_of_a_host_overwrites_the_other(order: Sequence[tuple[Owner, int]]) -> None:
     bench = Bench()
@@ -496,7 +499,6 @@ def test_what_is_stored_is_enough_to_go_on_with(bench: Bench) -> None:
     assert snapshot.positions == {"hardware": Position(EPOCH, 3)}
 
 
-@pytest.mark.xfail(strict=True, reason="core._backlog: a WireError of one late message ends the whole batch")
 def test_a_late_message_of_a_batch_that_cannot_be_used_does_not_stop_the_rest(bench: Bench) -> None:
     bench.report_whole(diskR=1)
     good = {"_epoch": EPOCH, "_seq": 2, "_time": 2, "diskR": 2}
@@ -507,7 +509,6 @@ def test_a_late_message_of_a_batch_that_cannot_be_used_does_not_stop_the_rest(be
     assert len(bench.rejected) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="core._change hears the agent before it decodes the message")
 def test_a_message_that_cannot_be_used_is_no_sign_of_life(bench: Bench) -> None:
     bench.report_whole(diskR=1)
     bench.let(INTERVALS.stale - 1)
@@ -516,7 +517,6 @@ def test_a_message_that_cannot_be_used_is_no_sign_of_life(bench: Bench) -> None:
     assert bench.events == ["online", "stale"]
 
 
-@pytest.mark.xfail(strict=True, reason="core._change makes an agent, and asks it for ever, before it decodes")
 def test_garbage_from_nobody_does_not_make_an_agent(bench: Bench) -> None:
     bench.receive("miners/f09999/workers/nobody", b"garbage")
     bench.let(100)
@@ -524,9 +524,6 @@ def test_garbage_from_nobody_does_not_make_an_agent(bench: Bench) -> None:
     assert bench.published == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="fields.has_no_null and orjson.dumps: RecursionError, TypeError above ~250 levels"
-)
 @pytest.mark.parametrize("depth", [300, 1000])
 @pytest.mark.parametrize("late", [False, True])
 def test_a_value_nested_too_deeply_is_rejected(bench: Bench, depth: int, *, late: bool) -> None:
@@ -563,6 +560,7 @@ _INGESTED = st.sampled_from([
 ])  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(_INGESTED, _PAYLOADS, st.booleans()), max_size=15))
 def test_whatever_comes_is_stored_or_rejected_and_no_snapshot_has_null(
     messages: list[tuple[str, bytes, bool]],

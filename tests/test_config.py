@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.cli.options import DEFAULT_BROKER, Chosen
@@ -135,6 +135,7 @@ _LINES = st.sampled_from(
 _VARIABLES = st.builds("TELEMETRY_{}{}".format, st.sampled_from(["", "SOURCES_", "DEADBANDS_", "BROKER_"]), st.text())
 
 
+@settings(deadline=None)
 @given(
     text=st.one_of(st.text(), st.lists(_LINES).map("\n".join)),
     environ=st.dictionaries(st.one_of(_VARIABLES, st.text()), st.text(), max_size=3),
@@ -146,6 +147,7 @@ def test_no_text_and_no_environment_does_worse_than_a_usage_error(text: str, env
         assert str(error)
 
 
+@settings(deadline=None)
 @given(_TABLES)
 def test_no_table_does_worse_than_a_usage_error(table: Table) -> None:
     try:

@@ -17,8 +17,46 @@ from tests.parts import Broker, Listener, wait_for
 
 ROOT = Path(__file__).parents[1]
 
-MINER_FIELDS = ["minerId", "minerBalance", "workerBalance", "postBalance", "pledgeBalance", "effectivePower", "totalSectors", "effectiveSectors", "errorSectors", "recoverySectors", "deletedSectors", "failSectors", "expectBlock", "minerAvailable", "preCommitWait", "commitWait", "preCommit1", "preCommit2", "waitSeed", "committing", "finalizeSector"]
-WORKER_FIELDS = ["hostName", "currentQueue", "pendingQueue", "cpuTemper", "cpuLoad", "gpuInfo", "totalMemory", "useMemory", "useDisk", "diskR", "diskW", "netIO", "netState", "taskState", "taskType"]
+MINER_FIELDS = [
+    "minerId",
+    "minerBalance",
+    "workerBalance",
+    "postBalance",
+    "pledgeBalance",
+    "effectivePower",
+    "totalSectors",
+    "effectiveSectors",
+    "errorSectors",
+    "recoverySectors",
+    "deletedSectors",
+    "failSectors",
+    "expectBlock",
+    "minerAvailable",
+    "preCommitWait",
+    "commitWait",
+    "preCommit1",
+    "preCommit2",
+    "waitSeed",
+    "committing",
+    "finalizeSector",
+]
+WORKER_FIELDS = [
+    "hostName",
+    "currentQueue",
+    "pendingQueue",
+    "cpuTemper",
+    "cpuLoad",
+    "gpuInfo",
+    "totalMemory",
+    "useMemory",
+    "useDisk",
+    "diskR",
+    "diskW",
+    "netIO",
+    "netState",
+    "taskState",
+    "taskType",
+]
 FLAT = ["runningTasks", "pendingTasks", "gpuTemper", "gpuLoad", "gpuMemory", "diskUsedPercent", "netRx", "netTx"]
 
 NEW_FIELD = """

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from telemetry.processes import answers, free_port
 from tests.parts import wait_for
 
 CHECKOUT = Path(__file__).parent.parent
-NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "build", "dist", "telemetry-data")
+NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "*.pyc.*", "build", "dist", "telemetry-data")
 
 RESOURCES = """
 import json
@@ -99,11 +98,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 
 
 @pytest.fixture
-def declared() -> Iterator[configparser.ConfigParser]:
+def declared() -> configparser.ConfigParser:
     """setup.cfg."""
     parser = configparser.ConfigParser()
     parser.read(CHECKOUT / "setup.cfg")
-    yield parser
+    return parser
 
 
 def _lines(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 import sqlite_utils
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telemetry.errors import StoreBusyError, StoreError
@@ -131,6 +131,7 @@ ONE_AGENT = StoredAgent(
 class TestStore:
     """What the aggregator relies on, whatever the backend."""
 
+    @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
     @given(host=_records(WORKER_INFO), miner=_records(MINER_INFO), agent=_AGENTS)
     def test_what_is_committed_is_loaded_equal(
         self, backend: str, host: StoredRecord, miner: StoredRecord, agent: StoredAgent

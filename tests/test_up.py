@@ -6,6 +6,7 @@ import os
 import pty
 import pwd
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -81,7 +82,10 @@ class Up:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(30)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
 
 
 StartUp = Callable[..., Up]
@@ -108,7 +112,7 @@ def _family(parent: int) -> set[int]:
 
 def _part_name(pid: int) -> str:
     words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    return "broker" if words[0].endswith("mosquitto") else words[6]
+    return "broker" if words[0].endswith("mosquitto") else "".join(words[6:7])
 
 
 def _user_of(pid: int) -> int:
@@ -144,18 +148,25 @@ def _assert_is_one_line(text: str, *parts: str) -> None:
 
 @contextlib.contextmanager
 def _taken(port: int) -> Iterator[None]:
-    """Something listens on the port: we, unless another does."""
+    """Something listens on the port: we, unless another keeps it, as a second run of these tests does not."""
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):
-            server.bind(("127.0.0.1", port))
-            server.listen()
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: _listens(server, port), seconds=5, what=f"port {port}")
         yield
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that every user can reach, as those of pytest are not: started by root, Mosquitto is another."""
+def _listens(server: socket.socket, port: int) -> bool:
+    try:
+        server.bind(("127.0.0.1", port))
+        server.listen()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _open_directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="telemetry."))
     directory.chmod(0o755)
     (directory / "fast.toml").write_text(FAST)
@@ -163,44 +174,66 @@ def place() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture
-def start_up(place: Path) -> Iterator[StartUp]:
-    """Start `telemetry up`, fast and on an unused port; it ends with the test."""
+@contextlib.contextmanager
+def _ups(place: Path) -> Iterator[StartUp]:
     started: list[Up] = []
 
-    def start(*arguments: str, data: Path | None = None, port: int | None = None, **options: Any) -> Up:
-        chosen = ["--config", str(place / "fast.toml"), "--port", str(port or _unused_port()), *arguments]
-        started.append(Up(place, data or place / "data", *chosen, **options))
+    def start(*, data: Path | None = None, is_fast: bool = True, names_port: bool = True, **options: Any) -> Up:
+        settings = ["--config", str(place / "fast.toml")] if is_fast else []
+        port = ["--port", str(_unused_port())] if names_port else []
+        started.append(Up(place, data or place / "data", *settings, *port, **options))
         return started[-1]
 
-    yield start
-    for up in started:
-        if up.process.poll() is None:
-            up.end()
+    try:
+        yield start
+    finally:
+        for up in started:
+            if up.process.poll() is None:
+                up.end()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user can reach, as those of pytest are not: started by root, Mosquitto is another."""
+    with _open_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
+def start_up(place: Path) -> Iterator[StartUp]:
+    """Start `telemetry up`, fast and on an unused port unless told otherwise; it ends with the test."""
+    with _ups(place) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Up]:
+    """One that runs already, for tests after which it still does."""
+    with _open_directory() as directory, _ups(directory) as start:
+        yield start().shows_host()
 
 
 # --- what it says ---
 
 
-def test_first_run_shows_this_host_within_a_minute_and_a_command_that_follows_it(place: Path) -> None:
-    up = Up(place, place / "data", "--port", str(_unused_port()))
+def test_first_run_shows_this_host_within_a_minute(start_up: StartUp) -> None:
+    up = start_up(is_fast=False).shows_host()
+    assert f"{MINER}/{HOST}  online" in up.text
+
+
+def test_command_that_it_names_prints_a_snapshot_which_is_retained(running: Up, place: Path) -> None:
+    line = running.said(r"mosquitto_sub .*")
+    snapshot = f"miners/{MINER}/workers/{HOST}/snapshot {{"
+    printed = place / "printed"
+    with printed.open("wb") as output:
+        follower = subprocess.Popen(shlex.split(line), stdout=output)
     try:
-        up.shows_host()
-        assert f"{MINER}/{HOST}  online" in up.text
-        line = up.said(r"mosquitto_sub .*")
-        with (place / "followed").open("wb") as output:
-            follower = subprocess.Popen(shlex.split(line), stdout=output)
-        wait_for(
-            lambda: f"{HOST}/snapshot {{" in (place / "followed").read_text(), seconds=10, what=f"snapshot by {line}"
-        )
+        wait_for(lambda: snapshot in printed.read_text(), seconds=10, what=f"a snapshot by {line}")
+    finally:
         follower.terminate()
         follower.wait(10)
-        retained = subprocess.run(
-            f"{line} --retained-only -C 2 -W 10", shell=True, capture_output=True, text=True, timeout=20, check=False
-        )
-        assert f"miners/{MINER}/workers/{HOST}/snapshot {{" in retained.stdout
-    finally:
-        up.end()
+    words = [*shlex.split(line), "--retained-only", "-C", "2", "-W", "10"]
+    assert snapshot in subprocess.run(words, capture_output=True, text=True, timeout=20, check=False).stdout
 
 
 def test_shows_this_host_live_on_a_terminal_and_ends_with_ctrl_c(place: Path) -> None:
@@ -208,9 +241,14 @@ def test_shows_this_host_live_on_a_terminal_and_ends_with_ctrl_c(place: Path) ->
     if pid == 0:
         settings = ["--config", str(place / "fast.toml"), "--port", str(_unused_port())]
         os.execv(COMMAND[0], [*COMMAND, "up", "--data", str(place / "data"), "--name", HOST, *settings])
-    shown = b""
-    while b"cpuLoad" not in shown:
-        shown += os.read(terminal, 65536)
+    shown = bytearray()
+
+    def shows_host() -> bool:
+        if select.select([terminal], [], [], 0.1)[0]:
+            shown.extend(os.read(terminal, 65536))
+        return b"cpuLoad" in shown
+
+    wait_for(shows_host, seconds=60, what="this host on the terminal")
     family = _family(pid)
     assert len(family) >= len(PARTS)
     os.write(terminal, b"\x03")
@@ -283,16 +321,12 @@ def test_killed_it_takes_all_its_parts_with_it(start_up: StartUp) -> None:
 # --- ports ---
 
 
-def test_takes_another_port_than_1883_when_that_is_taken_and_says_so(place: Path) -> None:
+def test_takes_another_port_than_1883_when_that_is_taken_and_says_so(start_up: StartUp) -> None:
     with _taken(1883):
-        up = Up(place, place / "data", "--config", str(place / "fast.toml"))
-        try:
-            assert up.port != 1883
-            assert f"port 1883 is in use: the broker takes {up.port}" in up.text
-            assert f"-p {up.port} " in up.said("mosquitto_sub .*")
-            up.shows_host()
-        finally:
-            up.end()
+        up = start_up(names_port=False).shows_host()
+    assert up.port != 1883
+    assert f"port 1883 is in use: the broker takes {up.port}" in up.text
+    assert f"-p {up.port} " in up.said("mosquitto_sub .*")
 
 
 def test_port_that_was_asked_for_and_is_taken_is_refused(place: Path) -> None:
@@ -315,20 +349,19 @@ def test_number_that_is_no_port_is_refused(place: Path, port: str) -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_part_that_was_killed_starts_again_and_data_flows_again(start_up: StartUp, name: str) -> None:
-    up = start_up().shows_host()
-    killed = up.part(name)
+def test_part_that_was_killed_starts_again_and_data_flows_again(running: Up, name: str) -> None:
+    killed = running.part(name)
     os.kill(killed, signal.SIGKILL)
-    up.said(rf"^{name} ended \(signal 9\); starting it again in ", seconds=10)
-    wait_for(lambda: name in map(_part_name, _children(up.process.pid)), seconds=10, what=f"a new {name}")
-    assert up.part(name) != killed
+    running.said(rf"^{name} ended \(signal 9\); starting it again in ", seconds=10)
+    wait_for(lambda: name in map(_part_name, _children(running.process.pid)), seconds=10, what=f"a new {name}")
+    assert running.part(name) != killed
     restarted = time.time_ns() // 1_000_000
 
     def flows() -> bool:
-        [agent] = _rows(up.data, "agents")
+        [agent] = _rows(running.data, "agents")
         return bool(agent["state"] == "online" and agent["heard"] > restarted)
 
-    wait_for(flows, seconds=30, what=f"data after the {name} was killed: {up.text}")
+    wait_for(flows, seconds=30, what=f"data after the {name} was killed: {running.text}")
 
 
 def test_second_run_keeps_the_history_in_a_directory_with_spaces(start_up: StartUp, place: Path) -> None:
@@ -342,14 +375,13 @@ def test_second_run_keeps_the_history_in_a_directory_with_spaces(start_up: Start
     assert len(after) > len(before)
 
 
-def test_second_one_at_the_same_time_in_the_same_directory_is_refused(start_up: StartUp) -> None:
-    up = start_up().shows_host()
-    url = (up.data / "broker" / "url").read_text()
-    second = _run_up("--data", str(up.data), "--port", str(_unused_port()))
+def test_second_one_at_the_same_time_in_the_same_directory_is_refused(running: Up) -> None:
+    url = (running.data / "broker" / "url").read_text()
+    second = _run_up("--data", str(running.data), "--port", str(_unused_port()))
     assert second.returncode == 1
     assert "another broker is using it" in second.stderr
     assert "Traceback" not in second.stderr
-    assert (up.data / "broker" / "url").read_text() == url
+    assert (running.data / "broker" / "url").read_text() == url
 
 
 # --- what it cannot use ---

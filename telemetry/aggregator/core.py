@@ -138,13 +138,13 @@ class Core:
         return outgoing
 
     def _change(self, address: Address, incoming: Incoming) -> None:
+        change = decode_change(incoming.payload)
         agent = self._heard_agent(address, incoming)
-        if self._apply(agent, address, incoming):
+        if self._apply(agent, address, change, incoming):
             self._turned(agent, agent.live(), incoming.now, incoming.time)
 
-    def _apply(self, agent: AgentRecord, address: Address, incoming: Incoming) -> bool:
+    def _apply(self, agent: AgentRecord, address: Address, change: Change, incoming: Incoming) -> bool:
         """Follow the log, and mirror what the message says; whether it was new."""
-        change = decode_change(incoming.payload)
         arrival = agent.follower.arrive(change.position)
         if arrival is Arrival.OLD_LOG:
             self._answer_old_log(agent, incoming.now)
@@ -211,8 +211,11 @@ class Core:
         address = self._topics.parse(incoming.topic)
         if address is None or address.channel is not Channel.CHANGE or address.agent != agent.key:
             self._reject(incoming, f"no topic of {agent.key}")
-        else:
-            self._apply(agent, address, incoming)
+            return
+        try:
+            self._apply(agent, address, decode_change(incoming.payload), incoming)
+        except WireError as error:
+            self._reject(incoming, str(error))
 
     def _forget(self, key: RecordKey, agent_key: AgentKey, time: int) -> None:
         """An empty presence: an operator cleared it, and wants the record and its agent to be gone."""

@@ -9,6 +9,9 @@ from telemetry.wire import Change, Position, Snapshot
 
 _OWN = Position(0, 0)
 
+MOST_UNKNOWN = 64
+"""Fields of newer agents that a record keeps; further ones stay in the history only."""
+
 
 class MirroredRecord:
     """One record as the aggregator holds it."""
@@ -64,6 +67,8 @@ class MirroredRecord:
 
     def _set(self, name: str, new: Held) -> bool:
         held = self._held.get(name)
+        if held is None and not self._has_room(name):
+            return False
         if held is not None and held.position >= new.position and held.owner is new.owner:
             return False
         self._held[name] = new
@@ -73,8 +78,15 @@ class MirroredRecord:
         held = self._held.get(name)
         if held is None or held.owner is not owner or held.position >= position:
             return False
-        self._held[name] = Held(None, owner, position)
+        if name in self.key.record.by_name:
+            self._held[name] = Held(None, owner, position)
+        else:
+            del self._held[name]
         return held.value is not None
+
+    def _has_room(self, name: str) -> bool:
+        declared = self.key.record.by_name
+        return name in declared or len(self._held.keys() - declared.keys()) < MOST_UNKNOWN
 
     def _unstated(self, owner: Owner, values: Mapping[str, Value]) -> list[str]:
         return [name for name, held in self._held.items() if held.owner is owner and name not in values]

@@ -66,7 +66,7 @@ class Resubscriptions:
 
     def pop_due(self, now: float) -> Iterator[tuple[str, frozenset[str] | None]]:
         """The miners to answer for now, each with the hosts asked for (None: all)."""
-        for miner in list(self._asked):
-            if now >= self._answered.get(miner, now - RESUBSCRIBE_SPACING) + RESUBSCRIBE_SPACING:
-                self._answered[miner] = now
-                yield miner, self._asked.pop(miner)
+        self._answered = {miner: at for miner, at in self._answered.items() if now < at + RESUBSCRIBE_SPACING}
+        for miner in self._asked.keys() - self._answered.keys():
+            self._answered[miner] = now
+            yield miner, self._asked.pop(miner)

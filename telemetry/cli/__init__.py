@@ -2,10 +2,11 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from telemetry import __version__
 from telemetry.errors import TelemetryError
@@ -24,6 +25,13 @@ COMMANDS = {
     "check": "what works on this machine, and what to do about the rest",
     "fields": "the catalogue of fields",
 }
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors show no password, whichever option it was given to."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"://[^@\s]*@", "://***@", message))
 
 
 class Command(Protocol):
@@ -61,14 +69,14 @@ def _run(words: list[str]) -> int:
         _overview().parse_args(words or ["--help"])
         return 2
     module: Command = import_module(f"telemetry.cli.{name}")
-    parser = argparse.ArgumentParser(prog=f"telemetry {name}", description=module.__doc__)
+    parser = _Parser(prog=f"telemetry {name}", description=module.__doc__)
     module.add_arguments(parser)
     return module.run(parser.parse_args(words[1:]))
 
 
 def _overview() -> argparse.ArgumentParser:
     listed = "\n".join(f"  {name:<12} {summary}" for name, summary in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="telemetry",
         description="Telemetry of Filecoin miners and sealing hosts over MQTT.",
         epilog=f"commands:\n{listed}\n\n`telemetry COMMAND --help` tells more.",

@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime
 
 import orjson
+from rich.text import Text
 
 from telemetry.cli.exchange import follow
 from telemetry.cli.options import add_broker, add_common, add_json, add_record, chosen, record_of
@@ -50,10 +51,12 @@ def _print_json(update: Update) -> None:
 
 def _print_line(update: Update) -> None:
     declared = update.key.record.by_name
-    parts = []
-    for name in sorted(update.changed, key=list(declared).index if update.changed <= declared.keys() else None):
-        value = format_value(declared.get(name), update.fields.get(name)).replace("\n", " | ")
-        parts.append(f"[bold]{name}[/] {value}" if name in update.fields else f"[bold]{name}[/] gone")
     moment = datetime.fromtimestamp(update.time / 1000, UTC).astimezone().strftime("%H:%M:%S")
-    note = "" if update.is_whole else "  [yellow](changes missing, asking)[/]"
-    console().print(f"[dim]{moment}[/] [cyan]{update.key}[/]  {'  '.join(parts)}{note}", soft_wrap=True)
+    line = Text.assemble((moment, "dim"), " ", (str(update.key), "cyan"))
+    order = [*declared, *sorted(update.changed - declared.keys())]
+    for name in (name for name in order if name in update.changed):
+        value = format_value(declared.get(name), update.fields[name]) if name in update.fields else "gone"
+        line.append("  ").append(name, "bold").append(" " + value.replace("\n", " | "))
+    if not update.is_whole:
+        line.append("  (changes missing, asking)", "yellow")
+    console().print(line, soft_wrap=True)

@@ -1,0 +1,155 @@
+"""What the documents say is run: each command of the README, its Python, each setting, each link."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from telemetry.config import read_settings
+from telemetry.processes import answers, free_port
+from tests.parts import wait_for
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
+BIN = Path(sys.executable).parent
+
+ENDS_WITH = {
+    "mosquitto_sub -h 127.0.0.1 -p 1883 -t 'miners/#' -v": " -C 1 -W 20",
+    "telemetry watch f00": " --count 1",
+}
+"""Commands that go on for ever, and how they end in a test."""
+
+SERVERS = ("telemetry broker", "telemetry aggregator", "telemetry agent")
+BY_CI = {"make test"}
+
+
+def _blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def _commands(text: str) -> list[str]:
+    return [line for block in _blocks(text, "sh") for line in block.splitlines()]
+
+
+READING = [line for line in _commands(README) if not line.startswith((*SERVERS, "make ", "telemetry forget"))]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """The directory in which `make run` was started, as the README says, and the broker's port."""
+    place = tmp_path_factory.mktemp("newcomer")
+    port = free_port(21_000 + os.getpid() % 20_000)
+    (place / ".venv").symlink_to(BIN.parent)
+    command = ["make", "-C", str(ROOT), "run", f"ARGS=--data '{place}/telemetry-data' --port {port}"]
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    wait_for(lambda: "totalMemory" in (place / "log").read_text(), seconds=60, what=(place / "log").read_text())
+    yield place, port
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(30)
+    wait_for(lambda: not answers(port), seconds=10, what="the broker ended")
+
+
+def _real(command: str, port: int, place: Path) -> str:
+    """The command with this test's port and directory in place of the README's."""
+    command += ENDS_WITH.get(command, "")
+    command = command.replace("-p 1883", f"-p {port}").replace("/var/lib/telemetry", str(place / "var"))
+    return command.replace("mqtts://USER:PASSWORD@mqtt.example.lan:8883", f"mqtt://USER:PASSWORD@127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_command_of_the_readme_does_what_it_says(command: str, running: tuple[Path, int]) -> None:
+    place, port = running
+    program = command.split(maxsplit=1)[0]
+    if program == "sqlite3" and shutil.which(program) is None:
+        pytest.skip("sqlite3, the command-line program, is not installed")
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", _real(command, port, place)],
+        cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout or program == "."
+    assert "Traceback" not in done.stderr
+
+
+def test_the_python_of_the_readme_runs(running: tuple[Path, int]) -> None:
+    _, port = running
+    [example] = _blocks(README, "python")
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", example.replace(":1883", f":{port}")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.terminate()
+    process.wait(10)
+    assert line.startswith("f00/")
+
+
+def test_the_commands_for_a_fleet_work_together(tmp_path: Path) -> None:
+    port = free_port(22_000 + os.getpid() % 20_000)
+    started: list[subprocess.Popen[bytes]] = []
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    log = tmp_path / "log"
+    try:
+        for command in [line for line in _commands(README) if line.startswith(SERVERS)]:
+            real = _real(command, port, tmp_path) + (f" --port {port}" if " broker " in command else "")
+            real += f" --name seal01 --state {tmp_path}" if " agent " in command else ""
+            with log.open("ab") as output:
+                started.append(
+                    subprocess.Popen(["bash", "-c", f"exec {real}"], env=environment, stdout=output, stderr=output)
+                )
+            if " broker " in command:
+                wait_for(lambda: answers(port), seconds=15, what=log.read_text())
+        show = f"telemetry show f01234 seal01 --data {tmp_path}/var"
+        wait_for(lambda: _succeeds(show, environment), seconds=20, what=log.read_text())
+        assert started[-1].poll() is None
+        started[-1].terminate()
+        assert started.pop().wait(15) == 0
+        [forget] = [line for line in _commands(README) if line.startswith("telemetry forget")]
+        wait_for(lambda: _succeeds(f"{forget} --data {tmp_path}/var", environment), seconds=30, what=log.read_text())
+        assert not _succeeds(show, environment)
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            assert process.wait(15) == 0
+
+
+def _succeeds(command: str, environment: dict[str, str]) -> bool:
+    return subprocess.run(["bash", "-c", command], env=environment, capture_output=True, check=False).returncode == 0
+
+
+def test_every_command_of_the_readme_is_run_here_or_by_ci() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    rest = [
+        line
+        for line in _commands(README)
+        if line not in READING and not line.startswith((*SERVERS, "telemetry forget"))
+    ]
+    assert set(rest) == {"make run", *BY_CI}
+    assert all(command in ci for command in BY_CI)
+
+
+def test_every_setting_of_the_documentation_is_known_and_at_its_default() -> None:
+    [example] = _blocks(DEPLOYMENT, "toml")
+    settings = read_settings(text=example, environ={}, options={})
+    for name, value in tomllib.loads(example)["intervals"].items():
+        assert getattr(settings.intervals, name) == value
+    default = read_settings(environ={}, options={})
+    assert (settings.intervals, settings.topics) == (default.intervals, default.topics)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
