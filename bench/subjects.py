@@ -18,6 +18,7 @@ from telemetry.processes import free_port
 
 _SIX_COLLECTORS = ("cpu", "meminfo", "diskstats", "filesystem", "netdev", "loadavg")
 
+# 36 values every 10 s on a host with one disk, one filesystem and one interface.
 _COLLECTD = """
 Hostname "idle"
 FQDNLookup false
@@ -32,8 +33,13 @@ LoadPlugin interface
 LoadPlugin load
 LoadPlugin swap
 LoadPlugin mqtt
+<Plugin cpu>
+  ReportByCpu false
+</Plugin>
 <Plugin df>
-  FSType "/^(ext4|xfs|btrfs|zfs|overlay)$$/"
+  FSType "/^(tmpfs|devtmpfs|squashfs)$$/"
+  MountPoint "/^\\/run\\//"
+  IgnoreSelected true
 </Plugin>
 <Plugin disk>
   Disk "/^(loop|ram|zram)/"

@@ -337,7 +337,8 @@ def retry_delay(outage: float) -> float:
 def _on_disconnect(
     _client: paho.Client, session: _Session, _flags: object, code: ReasonCode, _properties: object
 ) -> None:
-    session.ended = str(code)
+    # paho's "Unspecified error" is a connection that broke without a word.
+    session.ended = "connection lost" if code.getName() == "Unspecified error" else str(code)
 
 
 def _tune_socket(_client: paho.Client, _session: _Session, sock: object) -> None:

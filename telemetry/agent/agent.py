@@ -96,9 +96,10 @@ class Agent:
         self._stopping = False
         self._link: Link | None = None
         self._session = ""
+        # Online once the connect routine was done: what is published before it would come ahead of the presence.
         self._online = False
         self._routine_due: float | None = None
-        self._routine_done = -_ROUTINE_SPACING
+        self._asked = -_ROUTINE_SPACING
         self._full_due = self._sent = self._pushed = time.monotonic()
         self._flagged: float | None = None
         self._problems: dict[str, str] = {}
@@ -150,7 +151,7 @@ class Agent:
 
     def _next_due(self) -> float:
         due = [self._sampler.next_deadline(), self._routine_due]
-        if self._online and self._routine_due is None:
+        if self._online:
             due += [self._sent + self._intervals.heartbeat, self._full_due, self._push_due()]
         return min((one for one in due if one is not None), default=time.monotonic() + 60)
 
@@ -175,9 +176,8 @@ class Agent:
             lost = Reading(values={}, problems=dict.fromkeys(source.fields, reason))
             self._sample_taken(Sampled(source, _now(), lost))
         now = time.monotonic()
-        if self._routine_due is not None:
-            if now >= self._routine_due:
-                self._connect_routine()
+        if self._routine_due is not None and now >= self._routine_due:
+            self._connect_routine()
         elif self._online:
             self._publish_due(now)
 
@@ -214,7 +214,7 @@ class Agent:
                 self._problems[name] = reason
 
     def _connected(self, session: str) -> None:
-        self._session, self._online, self._outage = session, True, ""
+        self._session, self._outage = session, ""
         self._routine_due = time.monotonic() + SETTLE
         _log.info("connected as %s", self.key.client_id)
 
@@ -246,16 +246,17 @@ class Agent:
             self._ask_routine()
 
     def _presence_seen(self, presence: Presence) -> None:
-        if presence.state is not PresenceState.ONLINE and self._routine_due is None:
+        if presence.state is not PresenceState.ONLINE:
             self._ask_routine()
 
     def _ask_routine(self) -> None:
+        """Do the routine soon; when asked again and again, at most every 30 s."""
         if self._online and self._routine_due is None:
-            self._routine_due = max(time.monotonic(), self._routine_done + _ROUTINE_SPACING)
+            self._routine_due = self._asked = max(time.monotonic(), self._asked + _ROUTINE_SPACING)
 
     def _connect_routine(self) -> None:
         """Pending changes, presence, full reports, and what is left of the log: nothing, for it is kept in memory."""
-        self._routine_due, self._routine_done = None, time.monotonic()
+        self._routine_due, self._online = None, True
         self._push()
         self._publish_presence(PresenceState.ONLINE)
         self._publish_full()

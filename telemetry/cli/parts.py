@@ -1,5 +1,6 @@
 """The parts that `telemetry up` runs, each a process of its own that ends with it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,10 +19,10 @@ _RAN_WELL = 30.0
 
 
 class Part:
-    """One part: `telemetry` with some arguments, started again when it ends by itself."""
+    """One part: `telemetry` with some arguments, started again when it ends by itself; `log` takes its log."""
 
-    def __init__(self, name: str, arguments: list[str]) -> None:
-        self.name = name
+    def __init__(self, name: str, arguments: list[str], *, log: Path | None = None) -> None:
+        self.name, self._log = name, log
         self._command = [sys.executable, "-P", "-m", "telemetry", END_WITH_PARENT, str(os.getpid()), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -31,7 +32,11 @@ class Part:
     def start(self) -> None:
         """Start the process. In a session of its own: Ctrl-C is for us, who end the parts in order."""
         self._started, self._restart_at = time.monotonic(), None
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(self._log.open("ab")) if self._log else None
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+            )
 
     @property
     def has_ended(self) -> bool:
@@ -72,17 +77,25 @@ def start_broker(parts: list[Part], data: Path, port: int | None, config: str | 
     if port is None and chosen != _DEFAULT_PORT:
         print(f"port {_DEFAULT_PORT} is in use: the broker takes {chosen}", flush=True)
     configured = ["--config", config] if config else []
-    broker = Part("broker", ["broker", "--quiet", "--data", str(data), "--port", str(chosen), *configured])
+    # Mosquitto's own lines, some of them said at each start, are for those who look for them.
+    log = data / "broker.log"
+    log.write_text("")
+    broker = Part("broker", ["broker", "--quiet", "--data", str(data), "--port", str(chosen), *configured], log=log)
     parts.append(broker)
     broker.start()
     deadline = time.monotonic() + _START_TIMEOUT
     while not answers(chosen):
         if broker.has_ended:
-            raise TelemetryError("the broker did not start: see the line above")
+            raise TelemetryError(f"the broker did not start: {_last_line(log)}")
         if time.monotonic() > deadline:
             raise TelemetryError(f"the broker does not answer on port {chosen} after {_START_TIMEOUT:.0f} s")
         time.sleep(0.05)
     return chosen
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.removeprefix("telemetry: ") for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def stop_parts(parts: list[Part]) -> None:
