@@ -8,17 +8,16 @@ import queue
 import random
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from telemetry import __version__, mqtt
+from telemetry.agent.report import ProblemLog, Report
 from telemetry.agent.sampler import Plan, Sampled, Sampler
 from telemetry.agent.state import EpochFile
 from telemetry.config import Intervals
 from telemetry.errors import WireError
-from telemetry.fields import Deadband, Field, Owner
-from telemetry.flagged import FlaggedValues
+from telemetry.fields import Deadband, Owner
 from telemetry.follow import Publisher
-from telemetry.sources import Reading, Source
+from telemetry.sources import Reading
 from telemetry.topics import AgentKey, Channel, Topics
 from telemetry.wire import (
     LARGEST_PAYLOAD,
@@ -44,34 +43,6 @@ _ROUTINE_SPACING = 30.0
 _CLOSE_TIMEOUT = 2.0
 
 
-class Link(Protocol):
-    """What an agent needs of a connection; `mqtt.Connection` is one."""
-
-    def start(self) -> None:
-        """Begin to connect."""
-
-    def publish(self, message: mqtt.Outgoing) -> bool:
-        """Hand over a message; False when there is no connection."""
-
-    def close(self, timeout: float) -> None:
-        """Send what was handed over and disconnect."""
-
-
-class Report:
-    """The part of a record that an agent states: its values, flagged where they have to be sent."""
-
-    def __init__(self, topic: str, fields: Mapping[str, Field], deadbands: Mapping[str, Deadband]) -> None:
-        self.topic = topic
-        self.values = FlaggedValues(fields, deadbands)
-        self.time = 0
-
-    def update(self, sampled: Sampled) -> None:
-        """Take in what a source gave; what it did not give cannot be read."""
-        self.values.update(sampled.reading.values)
-        self.values.lose(name for name in sampled.source.fields if name not in sampled.reading.values)
-        self.time = max(self.time, sampled.time)
-
-
 class Agent:
     """The agent of one host: one report, stated by its sources."""
 
@@ -94,7 +65,7 @@ class Agent:
         self._inbox: queue.SimpleQueue[mqtt.Event | Sampled | None] = queue.SimpleQueue()
         self._sampler = Sampler(plans, self._inbox.put)
         self._stopping = False
-        self._link: Link | None = None
+        self._link: mqtt.Connection | None = None
         self._session = ""
         # Online once the connect routine was done: what is published before it would come ahead of the presence.
         self._online = False
@@ -102,7 +73,7 @@ class Agent:
         self._asked = -_ROUTINE_SPACING
         self._full_due = self._sent = self._pushed = time.monotonic()
         self._flagged: float | None = None
-        self._problems: dict[str, str] = {}
+        self._problems = ProblemLog()
         self._outage = ""
 
     @property
@@ -127,7 +98,7 @@ class Agent:
         self._stopping = True
         self._inbox.put(None)
 
-    def run(self, link: Link) -> None:
+    def run(self, link: mqtt.Connection) -> None:
         """Sample and publish until stopped."""
         self._link = link
         self._sampler.start()
@@ -192,26 +163,11 @@ class Agent:
 
     def _sample_taken(self, sampled: Sampled) -> None:
         self._report.update(sampled)
-        self._tell_problems(sampled.source, sampled.reading)
+        self._problems.tell(sampled.source, sampled.reading)
         if not self._report.values.changed:
             self._flagged = None
         elif self._flagged is None:
             self._flagged = time.monotonic()
-
-    def _tell_problems(self, source: Source, reading: Reading) -> None:
-        """Log a reason once, when it begins or changes, and its end."""
-        problems = {name: reading.problems.get(name) for name in source.fields}
-        for reason in dict.fromkeys(problems.values()):
-            names = [name for name, now in problems.items() if now == reason and self._problems.get(name) != now]
-            if names and reason is not None:
-                _log.warning("%s: cannot read %s: %s", source.name, ", ".join(names), reason)
-            elif names:
-                _log.info("%s: reads %s again", source.name, ", ".join(names))
-        for name, reason in problems.items():
-            if reason is None:
-                self._problems.pop(name, None)
-            else:
-                self._problems[name] = reason
 
     def _connected(self, session: str) -> None:
         self._session, self._outage = session, ""

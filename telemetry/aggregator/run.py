@@ -3,7 +3,6 @@
 import logging
 import queue
 import time
-from typing import Protocol
 
 from telemetry import __version__, mqtt
 from telemetry.aggregator.core import Core, Incoming
@@ -23,22 +22,6 @@ LINGER = 0.05
 
 _FIRST_RETRY, _LAST_RETRY = 0.5, 10.0
 _CLOSE_TIMEOUT = 2.0
-
-
-class Link(Protocol):
-    """What an aggregator needs of a connection; `mqtt.Connection` is one."""
-
-    def start(self) -> None:
-        """Begin to connect."""
-
-    def publish(self, message: mqtt.Outgoing) -> bool:
-        """Hand over a message; False when there is no connection."""
-
-    def acknowledge(self, message: mqtt.Message) -> None:
-        """Tell the broker that a message is safe."""
-
-    def close(self, timeout: float) -> None:
-        """Send what was handed over and disconnect."""
 
 
 class Aggregator:
@@ -74,7 +57,7 @@ class Aggregator:
         self._stopping = True
         self._inbox.put(None)
 
-    def run(self, link: Link) -> None:
+    def run(self, link: mqtt.Connection) -> None:
         """Mirror what comes until stopped."""
         link.start()
         session = ""
@@ -111,7 +94,7 @@ class Aggregator:
             timeout = max(0.0, deadline - time.monotonic())
         return events
 
-    def _settle(self, link: Link, messages: list[mqtt.Message]) -> None:
+    def _settle(self, link: mqtt.Connection, messages: list[mqtt.Message]) -> None:
         """Commit; only then acknowledge what came, and publish what follows from it."""
         if not self._commit(self._core.take_batch()):
             return
