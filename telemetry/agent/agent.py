@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from telemetry import __version__, mqtt
 from telemetry.agent.report import ProblemLog, Report
-from telemetry.agent.sampler import Plan, Sampled, Sampler
+from telemetry.agent.sampler import Plan, Sampler, Samples
 from telemetry.agent.state import EpochFile
 from telemetry.config import Intervals
 from telemetry.errors import WireError
 from telemetry.fields import Deadband, Owner
 from telemetry.follow import Publisher
-from telemetry.sources import Reading
 from telemetry.topics import AgentKey, Channel, Topics
 from telemetry.wire import (
     LARGEST_PAYLOAD,
@@ -36,8 +35,7 @@ from telemetry.wire import (
 _log = logging.getLogger(__name__)
 
 SETTLE = 0.25
-"""Seconds from the first flag to the push, in which the other sources of the same moment finish; and from the
-subscription to the connect routine, in which retained acknowledgements come in."""
+"""Seconds from the subscription to the connect routine, in which retained acknowledgements come in."""
 
 _ROUTINE_SPACING = 30.0
 _CLOSE_TIMEOUT = 2.0
@@ -62,7 +60,7 @@ class Agent:
         own = {name: Deadband(absolute=value) for name, value in deadbands.items()}
         self._report = Report(topics.change(record, owner), record.record.owned_by(owner), own)
         self._publisher = Publisher(epochs.begin(_now()))
-        self._inbox: queue.SimpleQueue[mqtt.Event | Sampled | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[mqtt.Event | Samples | None] = queue.SimpleQueue()
         self._sampler = Sampler(plans, self._inbox.put)
         self._stopping = False
         self._link: mqtt.Connection | None = None
@@ -72,7 +70,6 @@ class Agent:
         self._routine_due: float | None = None
         self._asked = -_ROUTINE_SPACING
         self._full_due = self._sent = self._pushed = time.monotonic()
-        self._flagged: float | None = None
         self._problems = ProblemLog()
         self._outage = ""
 
@@ -114,7 +111,7 @@ class Agent:
             self._publish_presence(PresenceState.STOPPED)
         link.close(_CLOSE_TIMEOUT)
 
-    def _next_event(self) -> mqtt.Event | Sampled | None:
+    def _next_event(self) -> mqtt.Event | Samples | None:
         try:
             return self._inbox.get(timeout=max(0.0, self._next_due() - time.monotonic()))
         except queue.Empty:
@@ -127,14 +124,12 @@ class Agent:
         return min((one for one in due if one is not None), default=time.monotonic() + 60)
 
     def _push_due(self) -> float | None:
-        if self._flagged is None:
-            return None
-        return max(self._flagged + SETTLE, self._pushed + self._intervals.push)
+        return self._pushed + self._intervals.push if self._report.values.changed else None
 
-    def _take_in(self, event: mqtt.Event | Sampled) -> None:
+    def _take_in(self, event: mqtt.Event | Samples) -> None:
         match event:
-            case Sampled():
-                self._sample_taken(event)
+            case tuple():
+                self._sampled(event)
             case mqtt.Connected():
                 self._connected(event.session)
             case mqtt.Disconnected():
@@ -143,9 +138,7 @@ class Agent:
                 self._message(event)
 
     def _do_what_is_due(self) -> None:
-        for source, reason in self._sampler.expire():
-            lost = Reading(values={}, problems=dict.fromkeys(source.fields, reason))
-            self._sample_taken(Sampled(source, _now(), lost))
+        self._sampled(self._sampler.expire())
         now = time.monotonic()
         if self._routine_due is not None and now >= self._routine_due:
             self._connect_routine()
@@ -161,13 +154,10 @@ class Agent:
         elif now >= self._sent + self._intervals.heartbeat:
             self._send(self._publisher.change(self._report.topic, time=_now(), values={}))
 
-    def _sample_taken(self, sampled: Sampled) -> None:
-        self._report.update(sampled)
-        self._problems.tell(sampled.source, sampled.reading)
-        if not self._report.values.changed:
-            self._flagged = None
-        elif self._flagged is None:
-            self._flagged = time.monotonic()
+    def _sampled(self, samples: Samples) -> None:
+        for sampled in samples:
+            self._report.update(sampled)
+            self._problems.tell(sampled.source, sampled.reading)
 
     def _connected(self, session: str) -> None:
         self._session, self._outage = session, ""
@@ -221,7 +211,6 @@ class Agent:
         self._publish(mqtt.Outgoing(topic=self._topics.backlog(self.key), payload=encode_backlog(empty)))
 
     def _push(self) -> None:
-        self._flagged = None
         if self._report.values.changed:
             taken = self._report.values.take()
             self._pushed = time.monotonic()

@@ -1,18 +1,19 @@
-"""Each source is sampled on its own interval, in its own thread, against its own deadline.
+"""Each source is sampled on its own interval and against its own deadline, and can hold up itself alone.
 
-A source that hangs holds up itself alone: not another source, not the agent, not the end of the process.
+Sources that are due together are sampled one after the other by one thread, which costs half of what a thread each
+does. A source that lets the others wait keeps the thread that it has; the rest of the round goes on in a new one.
 """
 
 import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from apscheduler.executors.base import BaseExecutor, run_job
-from apscheduler.job import Job
+from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from telemetry.errors import SourceError
@@ -21,7 +22,10 @@ from telemetry.sources import Reading, Source
 _log = logging.getLogger(__name__)
 
 SECOND_SAMPLE = 1.0
-"""Seconds from the first sample to the second."""
+"""Seconds from the first sample to the second: a rate needs two."""
+
+PATIENCE = 0.1
+"""Seconds for which a source may let the others of its round wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,23 +46,30 @@ class Sampled:
     reading: Reading
 
 
-class Sampler:
-    """Samples the planned sources; what they give goes to `deliver`, from their threads."""
+Samples = tuple[Sampled, ...]
+"""What one round gave."""
 
-    def __init__(self, plans: Sequence[Plan], deliver: Callable[[Sampled], None]) -> None:
+
+class Sampler:
+    """Samples the planned sources; what each round gives goes to `deliver`, from threads of its own."""
+
+    def __init__(self, plans: Sequence[Plan], deliver: Callable[[Samples], None]) -> None:
         self._plans = {plan.source.name: plan for plan in plans}
         self._deliver = deliver
         self._running: dict[str, float] = {}
         self._late: set[str] = set()
         self._lock = threading.Lock()
-        self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": _SourceThreads()}, daemon=True)
+        self._worker = _Worker()
+        # The debug executor runs a job in the scheduler's own thread; ours only hand a round to the worker.
+        self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": DebugExecutor()}, daemon=True)
 
     def start(self) -> None:
-        """Begin: each source at once, soon again because a rate needs two samples, and then at its interval."""
+        """Begin: every source at once, again after SECOND_SAMPLE, and from then on at its interval."""
+        self._add_job(list(self._plans.values()))
         again = datetime.now(UTC) + timedelta(seconds=SECOND_SAMPLE)
-        for plan in self._plans.values():
-            self._add_job(plan)
-            self._add_job(plan, trigger="interval", seconds=plan.interval, start_date=again)
+        for interval in {plan.interval for plan in self._plans.values()}:
+            plans = [plan for plan in self._plans.values() if plan.interval == interval]
+            self._add_job(plans, trigger="interval", seconds=interval, start_date=again)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -71,56 +82,131 @@ class Sampler:
             due = [self._running[name] + self._plans[name].deadline for name in self._running.keys() - self._late]
         return min(due, default=None)
 
-    def expire(self) -> list[tuple[Source, str]]:
-        """The sources that have just missed their deadline, each with the reason in words."""
+    def expire(self) -> Samples:
+        """What is known of the sources that have just missed their deadline: that they cannot be read, and why."""
         now = time.monotonic()
         with self._lock:
             late = {name for name, since in self._running.items() if now >= since + self._plans[name].deadline}
             missed = late - self._late
             self._late |= missed
-        return [(self._plans[name].source, f"no answer for {self._plans[name].deadline:g} s") for name in missed]
+        return tuple(_missed(self._plans[name]) for name in missed)
 
-    def _add_job(self, plan: Plan, **when: object) -> None:
-        # One at a time, and none made up for: what counts is how things are now.
-        once = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-        self._scheduler.add_job(self._sample, args=(plan.source,), **once, **when)
+    def _add_job(self, plans: list[Plan], **when: object) -> None:
+        # What was missed is not made up for: what counts is how things are now.
+        self._scheduler.add_job(self._run_round, args=(plans,), coalesce=True, misfire_grace_time=None, **when)
 
-    def _sample(self, source: Source) -> None:
+    def _run_round(self, plans: list[Plan]) -> None:
+        """Sample the sources that are not held up still, and deliver what they gave together."""
+        with self._lock:
+            free = [plan.source for plan in plans if plan.source.name not in self._running]
+        one = _Round(free, self._sample, self._deliver)
+        self._worker.take(one)
+        while not one.is_done(PATIENCE) and one.pass_on():
+            self._worker = _Worker()
+            self._worker.take(one)
+        self._deliver(one.samples)
+
+    def _sample(self, source: Source) -> Sampled | None:
+        """Sample a source now; None for one that was late, for it tells of a moment long past."""
         with self._lock:
             self._running[source.name] = time.monotonic()
-        began = time.time_ns() // 1_000_000
-        try:
-            reading = source.sample()
-        except SourceError as error:
-            reading = Reading(values={}, problems=dict.fromkeys(source.fields, str(error)))
-        except Exception as error:  # noqa: BLE001  # a source with a defect must not cost the others
-            _log.debug("source %s", source.name, exc_info=True)
-            reading = Reading(values={}, problems=dict.fromkeys(source.fields, f"{type(error).__name__}: {error}"))
+        began = _now()
+        reading = _read(source)
         with self._lock:
             del self._running[source.name]
             was_late = source.name in self._late
             self._late.discard(source.name)
-        if not was_late:
-            # A late one describes a moment long past; the next sample tells how things are.
-            self._deliver(Sampled(source, began, reading))
+        return None if was_late else Sampled(source, began, reading)
 
 
-class _SourceThreads(BaseExecutor):  # type: ignore[misc]  # apscheduler is not annotated
-    """A daemon thread a source: APScheduler's pools join their threads when the process ends, hung or not."""
+def _missed(plan: Plan) -> Sampled:
+    reason = f"no answer for {plan.deadline:g} s"
+    reading = Reading(values={}, problems=dict.fromkeys(plan.source.fields, reason))
+    return Sampled(plan.source, _now(), reading)
+
+
+def _read(source: Source) -> Reading:
+    try:
+        return source.sample()
+    except SourceError as error:
+        return Reading(values={}, problems=dict.fromkeys(source.fields, str(error)))
+    except Exception as error:  # noqa: BLE001  # a source with a defect must not cost the others
+        _log.debug("source %s", source.name, exc_info=True)
+        return Reading(values={}, problems=dict.fromkeys(source.fields, f"{type(error).__name__}: {error}"))
+
+
+class _Round:
+    """Sources to be sampled in turn. A worker that one of them holds up loses the round to the next worker."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        sample: Callable[[Source], Sampled | None],
+        deliver: Callable[[Samples], None],
+    ) -> None:
+        self._left, self._sample, self._deliver = deque(sources), sample, deliver
+        self._samples: list[Sampled] = []
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._owner = 0
+
+    @property
+    def samples(self) -> Samples:
+        """What the sources gave that did not hold up the others."""
+        with self._lock:
+            return tuple(self._samples)
+
+    def is_done(self, patience: float) -> bool:
+        """Wait for the end of the round; False when it takes longer."""
+        return self._done.wait(patience)
+
+    def pass_on(self) -> bool:
+        """Take the round from the worker that has it; False when it has done it after all."""
+        with self._lock:
+            self._owner += 1
+            return not self._done.is_set()
+
+    def work(self) -> bool:
+        """Sample what is left. False when the round was passed on: then this worker is not needed any more."""
+        owner = self._owner
+        while (source := self._next()) is not None:
+            sampled = self._sample(source)
+            if not self._keep(owner, sampled):
+                return False
+        return True
+
+    def _next(self) -> Source | None:
+        with self._lock:
+            if self._left:
+                return self._left.popleft()
+            self._done.set()
+            return None
+
+    def _keep(self, owner: int, sampled: Sampled | None) -> bool:
+        with self._lock:
+            is_mine = owner == self._owner
+            if is_mine and sampled is not None:
+                self._samples.append(sampled)
+        if not is_mine and sampled is not None:
+            self._deliver((sampled,))
+        return is_mine
+
+
+class _Worker:
+    """A daemon thread: it does not hold up the end of the process, whatever holds it up."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._queues: dict[str, queue.SimpleQueue[tuple[Job, list[datetime]]]] = {}
+        self._rounds: queue.SimpleQueue[_Round] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="sources", daemon=True).start()
 
-    def _do_submit_job(self, job: Job, run_times: list[datetime]) -> None:
-        name = job.args[0].name
-        if name not in self._queues:
-            self._queues[name] = queue.SimpleQueue()
-            threading.Thread(target=self._work, args=(self._queues[name],), name=f"source-{name}", daemon=True).start()
-        self._queues[name].put((job, run_times))
+    def take(self, one: _Round) -> None:
+        """Work on a round, after those taken before."""
+        self._rounds.put(one)
 
-    def _work(self, jobs: queue.SimpleQueue[tuple[Job, list[datetime]]]) -> None:
-        while True:
-            job, run_times = jobs.get()
-            events = run_job(job, job._jobstore_alias, run_times, self._logger.name)  # noqa: SLF001  # as its own pools do
-            self._run_job_success(job.id, events)
+    def _run(self) -> None:
+        while self._rounds.get().work():
+            pass
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
