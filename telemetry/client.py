@@ -4,14 +4,15 @@ from telemetry.client import Fleet
 
 with Fleet("mqtt://127.0.0.1:1883", miner="f01234") as fleet:
     for update in fleet.updates():
-        print(update.key, {name: update.fields.get(name) for name in update.changed})
+        print(update.key, {name: update.fields.get(name) for name in sorted(update.changed)})
 """
 
+import logging
 import queue
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from telemetry.errors import WireError
@@ -19,7 +20,17 @@ from telemetry.fields import Value
 from telemetry.follow import RecordCopy
 from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message, Outgoing
 from telemetry.topics import Address, Channel, RecordKey, Topics
-from telemetry.wire import decode_change, decode_snapshot, encode_resubscribe
+from telemetry.wire import (
+    PresenceState,
+    admit,
+    admit_snapshot,
+    decode_change,
+    decode_presence,
+    decode_snapshot,
+    encode_resubscribe,
+)
+
+_log = logging.getLogger(__name__)
 
 FIRST_ASK, LAST_ASK = 5.0, 60.0
 """Seconds until snapshots are asked for, doubling from the first to the last; most gaps heal before the first."""
@@ -57,8 +68,10 @@ class Fleet:
         self._copies: dict[RecordKey, RecordCopy] = {}
         self._inbox: queue.SimpleQueue[Connected | Disconnected | Message] = queue.SimpleQueue()
         self._asks: dict[RecordKey, tuple[float, float]] = {}
-        self._rejected = 0
-        self._outage: str | None = "not connected yet"
+        self._presences: dict[RecordKey, PresenceState] = {}
+        self._snapshots = 0
+        self._is_connected = False
+        self._outage: str | None = None
         self._connection = Connection(
             BrokerUrl.parse(broker),
             client_id=f"telemetry.reader.{secrets.token_hex(6)}",
@@ -82,8 +95,23 @@ class Fleet:
         return {key: copy for key, copy in self._copies.items() if copy.has_snapshot}
 
     @property
+    def presences(self) -> Mapping[RecordKey, PresenceState]:
+        """What the agents, or their wills, said last of themselves."""
+        return self._presences
+
+    @property
+    def snapshots(self) -> int:
+        """How many snapshots came in."""
+        return self._snapshots
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._is_connected
+
+    @property
     def outage(self) -> str | None:
-        """Why there is no connection; None while there is one."""
+        """Why the last connection ended or could not be made; None while there is one, or none was tried."""
         return self._outage
 
     def updates(self) -> Iterator[Update]:
@@ -121,32 +149,40 @@ class Fleet:
             case Message():
                 return self._message(event)
             case Connected():
-                self._outage = None
+                self._is_connected, self._outage = True, None
             case Disconnected():
-                self._outage = event.reason
+                self._is_connected, self._outage = False, event.reason
         return []
 
     def _message(self, message: Message) -> list[Update]:
         address = self._topics.parse(message.topic)
-        if address is None or address.channel not in {Channel.CHANGE, Channel.SNAPSHOT}:
+        if address is None:
             return []
-        if address.channel is Channel.SNAPSHOT and not message.payload:
-            return self._forget(address.record)
         try:
-            changed = self._apply(address, message.payload)
-        except WireError:
-            self._rejected += 1
-            return []
-        return [self._update(address.record, changed)] if changed else []
+            match address.channel:
+                case Channel.SNAPSHOT if not message.payload:
+                    return self._forget(address.record)
+                case Channel.SNAPSHOT | Channel.CHANGE:
+                    changed = self._apply(address, message.payload)
+                    return [self._update(address.record, changed)] if changed else []
+                case Channel.PRESENCE if message.payload:
+                    self._presences[address.record] = decode_presence(message.payload).state
+        except WireError as error:
+            _log.debug("%s: %s", message.topic, error)
+        return []
 
     def _apply(self, address: Address, payload: bytes) -> set[str]:
         copy = self._copies.get(address.record)
         if copy is None:
             copy = self._copies[address.record] = RecordCopy(address.record.record)
         if address.channel is Channel.SNAPSHOT:
-            return copy.apply_snapshot(decode_snapshot(payload))
+            self._snapshots += 1
+            snapshot = decode_snapshot(payload)
+            return copy.apply_snapshot(replace(snapshot, values=admit_snapshot(address.record.record, snapshot.values)))
         assert address.owner is not None
-        return copy.apply_change(address.owner, decode_change(payload))
+        change = decode_change(payload)
+        admitted = admit(address.record.record, address.owner, change.values)
+        return copy.apply_change(address.owner, replace(change, values=admitted.values))
 
     def _forget(self, key: RecordKey) -> list[Update]:
         self._asks.pop(key, None)

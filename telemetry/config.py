@@ -131,6 +131,8 @@ def _path_of(variable: str) -> list[str]:
     table = first.lower()
     if table == "sources":
         source, _, key = rest.lower().rpartition("_")
+        if not source or not key:
+            raise UsageError(f"environment: unknown {variable}; sources are set by TELEMETRY_SOURCES_NAME_INTERVAL")
         return [table, source, key]
     if table == "deadbands":
         return [table, rest]

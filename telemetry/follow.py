@@ -211,7 +211,7 @@ class RecordCopy:
         for owner in refreshed & set(self._record.senders):
             self._positions[owner] = snapshot.positions[owner.value]
             self._gapped.discard(owner)
-        self.time, self.has_snapshot = max(self.time, snapshot.time), True
+        self.time, self.has_snapshot = snapshot.time, True
         return {name for name in before.keys() | self._fields.keys() if before.get(name) != self._fields.get(name)}
 
     def apply_change(self, owner: Owner, change: Change) -> set[str]:
@@ -229,7 +229,7 @@ class RecordCopy:
         self._fields.update(change.values)
         self._senders.update(dict.fromkeys(change.values, owner))
         self._positions[owner] = change.position
-        self.time = max(self.time, change.time)
+        self.time = change.time
         return {name for name in before.keys() | change.values.keys() if before.get(name) != self._fields.get(name)}
 
     def _is_refreshed(self, owner: Owner, position: Position | None) -> bool:
@@ -242,13 +242,21 @@ class RecordCopy:
         declared = self._record.by_name.get(name)
         if declared is not None:
             return declared.owner
-        return self._senders.get(name, Owner.AGGREGATOR)
+        only = self._record.senders[0] if len(self._record.senders) == 1 else Owner.AGGREGATOR
+        return self._senders.get(name, only)
 
     def _mark_gap(self, owner: Owner, change: Change, held: Position | None) -> None:
-        if change.full:
+        if change.full and self._knows_all_senders():
             self._gapped.discard(owner)
+        elif change.full:
+            # Whether it ends a field of a newer agent, which only a snapshot has named, the next snapshot tells.
+            self._gapped.add(owner)
         elif held is None or change.prev is None or change.epoch != held.epoch or change.prev > held.seq:
             self._gapped.add(owner)
+
+    def _knows_all_senders(self) -> bool:
+        unknown = self._fields.keys() - self._record.by_name.keys()
+        return len(self._record.senders) == 1 or unknown <= self._senders.keys()
 
     def _replaced_by(self, owner: Owner, change: Change) -> Collection[str]:
         if not change.full:

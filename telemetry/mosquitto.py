@@ -9,6 +9,7 @@ import pwd
 import resource
 import shutil
 import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -51,6 +52,8 @@ def run_mosquitto(data: Path, *, port: int, connections: int) -> None:
     except OSError as error:
         raise TelemetryError(f"{directory}: {error.strerror}; give a --data that can be written") from None
     _allow_connections(connections)
+    if os.geteuid() == 0 and user is None:
+        sys.stderr.write(f"broker: runs as root: no user {_USER} that could write {directory}\n")
     if user is not None:
         become(user.pw_uid, user.pw_gid)
     os.execv(program, [program, "-c", str(configuration)])  # noqa: S606  # a fixed program, no shell

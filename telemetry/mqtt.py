@@ -160,6 +160,9 @@ class Connection:
         with self._settled:
             session.unacknowledged += 1
         info = session.client.publish(message.topic, message.payload, qos=1, retain=message.retain)
+        self._wake()
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._on_publish(session.client, session)
         return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def acknowledge(self, message: Message) -> None:
@@ -167,11 +170,16 @@ class Connection:
         session = self._session
         if session is not None and session.name == message.session and message.mid:
             session.client.ack(message.mid, 1)
+            self._wake()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until the broker has acknowledged all that was published on this connection."""
+        """Wait until the broker has acknowledged all that was published; False when it did not, or went away."""
+        session = self._session
+        if session is None or not session.ready:
+            return False
         with self._settled:
-            return self._settled.wait_for(lambda: not self._has_unacknowledged(), timeout)
+            self._settled.wait_for(lambda: session.unacknowledged == 0 or self._session is not session, timeout)
+            return session.unacknowledged == 0
 
     def close(self, timeout: float = 2.0) -> None:
         """Send what is published already, disconnect cleanly (so that no will is sent) and end the thread."""
@@ -180,10 +188,6 @@ class Connection:
         self._wake()
         if self._thread.is_alive():
             self._thread.join(timeout)
-
-    def _has_unacknowledged(self) -> bool:
-        session = self._session
-        return session is not None and session.ready and session.unacknowledged > 0
 
     def _run(self) -> None:
         since = time.monotonic()
@@ -207,6 +211,8 @@ class Connection:
             clean_session=None if self._protocol == MQTTProtocolVersion.MQTTv5 else not self._keep_session,
             protocol=self._protocol,
             manual_ack=self._manual_ack,
+            # Else paho connects again by itself when the protocol's version is refused, below our selector.
+            reconnect_on_failure=False,
         )
         session = _Session(client, secrets.token_hex(4))
         client.user_data_set(session)
@@ -223,9 +229,11 @@ class Connection:
 
     def _set_callbacks(self, client: paho.Client) -> None:
         client.on_socket_open = _tune_socket
-        client.on_socket_register_write = lambda *_: self._wake()
+        # Set, so that paho leaves the writing to our thread. It tells of the first packet in its queue only, and not
+        # reliably: who hands over a packet wakes the thread.
+        client.on_socket_register_write = lambda *_: None
         client.on_connect = self._on_connect
-        client.on_subscribe = lambda _client, session, *_: self._get_ready(session)
+        client.on_subscribe = self._on_subscribe
         client.on_disconnect = _on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
@@ -309,6 +317,16 @@ class Connection:
             self._get_ready(session)
         else:
             client.subscribe([(one, 1) for one in self._filters])
+
+    def _on_subscribe(
+        self, client: paho.Client, session: _Session, _mid: int, codes: list[ReasonCode], _properties: object
+    ) -> None:
+        refused = [topic for topic, code in zip(self._filters, codes, strict=False) if code.is_failure]
+        if refused:
+            session.refused = f"may not subscribe to {refused[0]}"
+            client.disconnect()
+        else:
+            self._get_ready(session)
 
     def _get_ready(self, session: _Session) -> None:
         session.ready = self._has_subscribed = True

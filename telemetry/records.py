@@ -13,7 +13,6 @@ _MEMORY = Deadband(absolute=64 * _MIB, relative=0.02)
 _DISK_SPACE = Deadband(absolute=64 * _MIB, relative=0.001)
 _TEMPERATURE = Deadband(absolute=2)
 _LOAD = Deadband(absolute=3)
-_BALANCE = EXACT
 
 
 def _field(
@@ -34,7 +33,7 @@ def _count(name: str, english: str, chinese: str) -> Field:
 
 
 def _balance(name: str, english: str, chinese: str) -> Field:
-    return _field(Owner.MINER, name, Scalar.NUMBER, Unit.FIL, english, chinese, deadband=_BALANCE)
+    return _field(Owner.MINER, name, Scalar.NUMBER, Unit.FIL, english, chinese)
 
 
 _MINER_ID = _field(

@@ -18,6 +18,7 @@ LARGEST_PAYLOAD = 262_144
 """Bytes; the broker's message_size_limit."""
 
 _LARGEST_NUMBER = 2**53
+_LATEST_TIME = 221_845_392_000_000  # the year 9000, which every calendar still knows
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
@@ -114,12 +115,21 @@ def decode_change(payload: bytes) -> Change:
     return Change(
         epoch=_number(message, "_epoch", least=1),
         seq=seq,
-        time=_number(message, "_time"),
+        time=_time(message, "_time"),
         prev=None if full else (_number(message, "_prev") if "_prev" in message else seq - 1),
         full=full,
         values={name: value for name, value in message.items() if not name.startswith("_")},
         gone=tuple(_names(message, "_gone")) if "_gone" in message else (),
     )
+
+
+def admit_snapshot(record: Record, values: Mapping[str, Any]) -> dict[str, Value]:
+    """The values of a snapshot that are of the declared type, and those of fields that are not declared."""
+    return {
+        name: value
+        for name, value in values.items()
+        if (fits(record.by_name[name].type, value) if name in record.by_name else _FIELD_NAME.fullmatch(name))
+    }
 
 
 class Admitted(NamedTuple):
@@ -173,7 +183,7 @@ def decode_snapshot(payload: bytes) -> Snapshot:
         raise WireError("null in a snapshot")
     return Snapshot(
         values=values,
-        time=_number(message, "_time"),
+        time=_time(message, "_time"),
         positions={sender: _position(position) for sender, position in positions.items()},
     )
 
@@ -197,7 +207,7 @@ def decode_presence(payload: bytes) -> Presence:
     return Presence(
         state=state,
         session=_text(message, "session"),
-        time=_number(message, "time"),
+        time=_time(message, "time"),
         version=_text(message, "version"),
         epoch=_number(message, "epoch", least=1) if has_log else None,
         next=_number(message, "next", least=1) if has_log else None,
@@ -292,6 +302,13 @@ def _number(message: Mapping[str, Any], name: str, *, least: int = 0) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value < _LARGEST_NUMBER:
         raise WireError(f"{name}: expected an integer of {least} or more")
     return value
+
+
+def _time(message: Mapping[str, Any], name: str) -> int:
+    time = _number(message, name)
+    if time > _LATEST_TIME:
+        raise WireError(f"{name}: beyond the year 9000")
+    return time
 
 
 def _text(message: Mapping[str, Any], name: str) -> str:

@@ -48,7 +48,7 @@ class Bench:
     def __init__(self, stored: Stored | None = None) -> None:
         self.now = 1000.0
         empty = Stored(records={}, agents={})
-        self.core = Core(name="main", topics=TOPICS, intervals=INTERVALS, stored=stored or empty, now=self.now)
+        self.core = Core(name="main", topics=TOPICS, intervals=INTERVALS, stored=stored or empty, now=self.now, time=0)
         self.batches: list[Batch] = []
         self.published: list[tuple[float, Outgoing]] = []
 
@@ -573,3 +573,35 @@ def test_whatever_comes_is_stored_or_rejected_and_no_snapshot_has_null(
     bench.change(1, epoch=99, full=True, diskR=42)
     bench.backlog(1, epoch=99)
     assert bench.snapshot().values["diskR"] == 42
+
+
+def test_records_of_both_kinds_that_are_due_together_are_both_published() -> None:
+    bench = Bench()
+    for topic in ("miners/f01234", "miners/f01234/workers/seal01"):
+        bench.receive(topic, b'{"_epoch":7,"_seq":1,"_time":1,"_full":true}')
+        bench.receive(topic, b'{"_epoch":7,"_seq":2,"_time":1,"other":1}')
+    bench.core.connected(bench.now)
+    bench.core.connected(bench.now)
+    bench.core.tick(now=bench.now + 10, time=0)
+    topics = {outgoing.topic for outgoing in bench.core.take_outgoing()}
+    assert topics >= {"miners/f01234/snapshot", "miners/f01234/workers/seal01/snapshot"}
+
+
+def test_a_topic_that_a_new_log_does_not_state_is_not_asked_for() -> None:
+    bench = Bench()
+    for epoch, hosts in ((7, ("a", "b")), (8, ("a",))):
+        for seq, host in enumerate(hosts, start=1):
+            topic = f"miners/f01234/workers/{host}/tasks"
+            bench.receive(topic, b'{"_epoch":%d,"_seq":%d,"_time":1,"_full":true}' % (epoch, seq))
+        backlog = b'{"epoch":%d,"first":1,"next":%d,"messages":[]}' % (epoch, len(hosts) + 1)
+        bench.receive("telemetry/agents/f01234/_miner/backlog", backlog)
+    for second in range(60):
+        bench.core.tick(now=bench.now + second, time=second * 1000)
+    assert not [one for one in bench.core.take_outgoing() if one.topic.endswith("/request")]
+
+
+def test_an_epoch_far_ahead_of_the_clock_is_refused() -> None:
+    bench = Bench()
+    bench.receive("miners/f01234/workers/seal01", b'{"_epoch":%d,"_seq":1,"_time":1}' % (2**53 - 1))
+    [rejected] = bench.core.take_batch().rejected
+    assert rejected.reason == "_epoch: more than ten years ahead"

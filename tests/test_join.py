@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +17,7 @@ from telemetry.errors import TelemetryError
 from telemetry.fields import Owner, Value
 from telemetry.follow import Publisher
 from telemetry.stores.reading import open_reader
-from telemetry.topics import AgentKey, RecordKey, Topics
+from telemetry.topics import AgentKey, RecordKey, Topics, sender_of
 from telemetry.wire import Backlog, Presence, PresenceState, encode_backlog, encode_change, encode_presence
 from tests.conftest import StartPart
 from tests.parts import Broker, Listener, wait_for
@@ -24,24 +25,33 @@ from tests.parts import Broker, Listener, wait_for
 TOPICS = Topics()
 MINER = "f01234"
 HOSTS = [RecordKey(MINER, f"seal{number:02}") for number in range(5)]
-NUMBERS = ("cpuLoad", "diskR", "diskW", "useMemory", "netRx", "netTx")
+RECORDS = [*HOSTS, RecordKey(MINER)]
+NUMBERS = {
+    Owner.HARDWARE: ("cpuLoad", "diskR", "diskW", "useMemory", "netRx", "netTx"),
+    Owner.TASKS: ("runningTasks", "pendingTasks"),
+    Owner.MINER: ("totalSectors", "preCommit1", "effectivePower"),
+}
+
+Part: TypeAlias = tuple[RecordKey, Owner]
+PARTS: list[Part] = [(key, owner) for key in RECORDS for owner in key.record.senders]
 
 
 class Load:
-    """Five hosts that change all the time, through the publisher that agents use, until paused."""
+    """Five hosts and their miner that change all the time, through the publishers that agents use, until paused."""
 
     def __init__(self, url: str) -> None:
         self._wire = Listener(url, "nothing/here")
-        self._publishers = {key: Publisher(int(time.time() * 1000)) for key in HOSTS}
-        self._fields: dict[RecordKey, dict[str, Value]] = {key: {} for key in HOSTS}
+        epoch = int(time.time() * 1000)
+        self._publishers = {sender_of(*part): Publisher(epoch) for part in PARTS}
+        self._fields: dict[Part, dict[str, Value]] = {part: {} for part in PARTS}
         self._random = random.Random(1)
         self._running = threading.Event()
         self._pause = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        for key in HOSTS:
-            self._announce(key)
+        for agent in self._publishers:
+            self._announce(agent)
         self._running.set()
         self._thread.start()
 
@@ -58,40 +68,44 @@ class Load:
         while self._running.is_set():
             with self._pause:
                 for _ in range(5):
-                    self._change(self._random.choice(HOSTS))
+                    self._change(self._random.choice(PARTS))
             time.sleep(0.002)
 
-    def _change(self, key: RecordKey) -> None:
-        fields = self._fields[key]
-        if fields and self._random.random() < 0.1:
+    def _change(self, part: Part) -> None:
+        fields = self._fields[part]
+        dice = self._random.random()
+        if fields and dice < 0.1:
             name = self._random.choice(list(fields))
             del fields[name]
-            self._send(key, {}, gone=(name,))
-        elif self._random.random() < 0.02:
-            self._send(key, dict(fields), full=True)
+            self._send(part, {}, gone=(name,))
+        elif dice < 0.12:
+            self._send(part, dict(fields), full=True)
+        elif dice < 0.14:
+            # What is refused changes nothing, at either end.
+            self._send(part, {"minerId": 7, "netState": "bogus", "useDisk": [1], "effectivePower": "much"})
         else:
-            changed: dict[str, Value] = {name: self._random.randrange(100) for name in self._random.sample(NUMBERS, 2)}
+            names = self._random.sample(NUMBERS[part[1]], 2)
+            changed: dict[str, Value] = {name: self._random.randrange(100) for name in names}
             fields.update(changed)
-            self._send(key, changed)
+            self._send(part, changed)
 
-    def _send(
-        self, key: RecordKey, values: dict[str, Value], *, gone: tuple[str, ...] = (), full: bool = False
-    ) -> None:
-        topic = TOPICS.change(key, Owner.HARDWARE)
+    def _send(self, part: Part, values: dict[str, Value], *, gone: tuple[str, ...] = (), full: bool = False) -> None:
+        topic = TOPICS.change(*part)
         now = int(time.time() * 1000)
-        change = self._publishers[key].change(topic, time=now, values=values, gone=gone, full=full)
+        change = self._publishers[sender_of(*part)].change(topic, time=now, values=values, gone=gone, full=full)
         self._wire.send(topic, encode_change(change))
 
-    def _announce(self, key: RecordKey) -> None:
-        publisher = self._publishers[key]
+    def _announce(self, agent: AgentKey) -> None:
+        publisher = self._publishers[agent]
         presence = Presence(
             state=PresenceState.ONLINE, session="load", time=0, version="0", epoch=publisher.epoch, next=1
         )
-        self._wire.send(TOPICS.presence(key), encode_presence(presence), retain=True)
-        self._send(key, {}, full=True)
+        self._wire.send(TOPICS.presence(agent.record), encode_presence(presence), retain=True)
+        for part in PARTS:
+            if sender_of(*part) == agent:
+                self._send(part, {}, full=True)
         empty = Backlog(epoch=publisher.epoch, first=1, next=publisher.next)
-        assert key.hostName is not None
-        self._wire.send(TOPICS.backlog(AgentKey(key.minerId, key.hostName)), encode_backlog(empty))
+        self._wire.send(TOPICS.backlog(agent), encode_backlog(empty))
 
 
 @pytest.fixture
@@ -124,9 +138,9 @@ def _copies(fleet: Fleet) -> dict[RecordKey, dict[str, Value]]:
 def test_a_subscriber_that_joins_under_load_holds_exactly_the_aggregators_record(
     load: Load, broker: Broker, data: Path, wait: float, one_host: bool
 ) -> None:
-    wait_for(lambda: len(_mirror(data)) == len(HOSTS), seconds=15, what="all hosts mirrored")
+    wait_for(lambda: len(_mirror(data)) == len(RECORDS), seconds=15, what="all hosts mirrored")
     host = HOSTS[0].hostName if one_host else None
-    joined = HOSTS[:1] if one_host else HOSTS
+    joined = HOSTS[:1] if one_host else RECORDS
     with Fleet(broker.url, miner=MINER, host=host) as fleet:
         until = time.monotonic() + wait
         while time.monotonic() < until:
@@ -144,7 +158,7 @@ def _agree(fleet: Fleet, data: Path, keys: list[RecordKey]) -> bool:
 @pytest.mark.usefixtures("load")
 def test_a_copy_is_never_wrong_about_a_value_that_it_calls_whole(broker: Broker, data: Path) -> None:
     """Two readers that joined at different moments, and are at the same position, hold the same."""
-    wait_for(lambda: len(_mirror(data)) == len(HOSTS), seconds=15, what="all hosts mirrored")
+    wait_for(lambda: len(_mirror(data)) == len(RECORDS), seconds=15, what="all hosts mirrored")
     compared = 0
     with Fleet(broker.url, miner=MINER) as first:
         while compared < 200:

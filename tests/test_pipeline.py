@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -182,6 +183,20 @@ def test_after_a_kill_and_an_outage_data_flows_again(
     assert "Traceback" not in aggregator.text + agent.text
 
 
+def test_after_ten_seconds_without_a_broker_data_flows_again(
+    agent: Process, aggregator: Process, broker: Broker, data: Path
+) -> None:
+    wait_for(lambda: _row(data), seconds=15, what="a record")
+    broker.kill()
+    up_again = time.monotonic() + 10
+    wait_for(lambda: time.monotonic() > up_again, seconds=15, what="ten seconds without a broker")
+    broker.start()
+    before = wait_for(lambda: _row(data), seconds=1, what="a row")["_time"]
+    wait_for(
+        lambda: (_row(data) or {})["_time"] > before, seconds=RESTART, what=f"data: {aggregator.text} {agent.text}"
+    )
+
+
 def test_a_killed_agent_turns_lost_and_a_stopped_one_stopped(agent: Process, listen: Callable[..., Listener]) -> None:
     listener = listen(SNAPSHOT)
     wait_for(lambda: _net_state(listener) == "online", seconds=15, what="online")
@@ -247,7 +262,7 @@ def test_the_reading_commands_agree_with_each_other(agent: Process, data: Path) 
     assert shown["totalMemory"] == wait_for(lambda: _row(data), seconds=1, what="row")["totalMemory"]
     human = _run("show", "f01234", "seal01", "--data", str(data)).stdout
     assert re.search(r"totalMemory +[0-9.]+ GiB", human)
-    assert "1 hosts: 1 online" in _run("ls", "--data", str(data)).stdout
+    assert "1 host: 1 online" in _run("ls", "--data", str(data)).stdout
 
 
 def test_watch_follows_live_without_a_database(agent: Process, broker: Broker, tmp_path: Path) -> None:

@@ -379,7 +379,7 @@ def test_second_one_at_the_same_time_in_the_same_directory_is_refused(running: U
     url = (running.data / "broker" / "url").read_text()
     second = _run_up("--data", str(running.data), "--port", str(_unused_port()))
     assert second.returncode == 1
-    assert "another broker is using it" in second.stderr
+    assert "`telemetry up` runs there already" in second.stderr
     assert "Traceback" not in second.stderr
     assert (running.data / "broker" / "url").read_text() == url
 

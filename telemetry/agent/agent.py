@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from telemetry import __version__, mqtt
 from telemetry.agent.report import ProblemLog, Report
-from telemetry.agent.sampler import Plan, Sampler, Samples
+from telemetry.agent.sampler import SECOND_SAMPLE, Plan, Sampler, Samples
 from telemetry.agent.state import EpochFile
 from telemetry.config import Intervals
 from telemetry.errors import WireError
@@ -38,6 +38,7 @@ SETTLE = 0.25
 """Seconds from the subscription to the connect routine, in which retained acknowledgements come in."""
 
 _ROUTINE_SPACING = 30.0
+_LAST_EPOCH = 7_258_118_400_000  # 2200; what is beyond was never a clock, and leaves no room for a higher one
 _CLOSE_TIMEOUT = 2.0
 
 
@@ -69,7 +70,7 @@ class Agent:
         self._online = False
         self._routine_due: float | None = None
         self._asked = -_ROUTINE_SPACING
-        self._full_due = self._sent = self._pushed = time.monotonic()
+        self._began = self._full_due = self._sent = self._pushed = time.monotonic()
         self._problems = ProblemLog()
         self._outage = ""
 
@@ -138,6 +139,7 @@ class Agent:
                 self._message(event)
 
     def _do_what_is_due(self) -> None:
+        self._sampler.follow_clock()
         self._sampled(self._sampler.expire())
         now = time.monotonic()
         if self._routine_due is not None and now >= self._routine_due:
@@ -161,7 +163,8 @@ class Agent:
 
     def _connected(self, session: str) -> None:
         self._session, self._outage = session, ""
-        self._routine_due = time.monotonic() + SETTLE
+        # A first report that had no rates yet would only be followed by a second one.
+        self._routine_due = max(time.monotonic(), self._began + SECOND_SAMPLE) + SETTLE
         _log.info("connected as %s", self.key.client_id)
 
     def _disconnected(self, reason: str) -> None:
@@ -186,6 +189,8 @@ class Agent:
 
     def _acknowledged(self, payload: bytes) -> None:
         ack = decode_ack(payload)
+        if ack.epoch > _LAST_EPOCH:
+            raise WireError("epoch: beyond the year 2200")
         if self._publisher.outranked_by(ack):
             epoch = max(_now(), ack.epoch) + random.randint(1, 1000)  # noqa: S311  # only has to differ
             self._publisher.rename(self._epochs.keep(epoch))

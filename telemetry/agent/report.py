@@ -23,7 +23,7 @@ class Report:
         """Take in what a source gave; what it did not give cannot be read."""
         self.values.update(sampled.reading.values)
         self.values.lose(name for name in sampled.source.fields if name not in sampled.reading.values)
-        self.time = max(self.time, sampled.time)
+        self.time = sampled.time
 
 
 class ProblemLog:

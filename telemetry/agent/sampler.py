@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 SECOND_SAMPLE = 1.0
 """Seconds from the first sample to the second: a rate needs two."""
 
+CLOCK_STEP = 1.0
+"""Seconds by which the clock may be set back unnoticed."""
+
 PATIENCE = 0.1
 """Seconds for which a source may let the others of its round wait."""
 
@@ -60,6 +63,7 @@ class Sampler:
         self._late: set[str] = set()
         self._lock = threading.Lock()
         self._worker = _Worker()
+        self._clock_offset = time.time() - time.monotonic()
         # The debug executor runs a job in the scheduler's own thread; ours only hand a round to the worker.
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": DebugExecutor()}, daemon=True)
 
@@ -91,6 +95,14 @@ class Sampler:
             self._late |= missed
         return tuple(_missed(self._plans[name]) for name in missed)
 
+    def follow_clock(self) -> None:
+        """Go on at once where the clock was set back: APScheduler would wait until it is as late again."""
+        offset = time.time() - time.monotonic()
+        if offset < self._clock_offset - CLOCK_STEP:
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=datetime.now(UTC))
+        self._clock_offset = offset
+
     def _add_job(self, plans: list[Plan], **when: object) -> None:
         # What was missed is not made up for: what counts is how things are now.
         self._scheduler.add_job(self._run_round, args=(plans,), coalesce=True, misfire_grace_time=None, **when)
@@ -100,10 +112,10 @@ class Sampler:
         with self._lock:
             free = [plan.source for plan in plans if plan.source.name not in self._running]
         one = _Round(free, self._sample, self._deliver)
-        self._worker.take(one)
-        while not one.is_done(PATIENCE) and one.pass_on():
+        self._worker.take(one, 0)
+        while not one.is_done(PATIENCE) and (owner := one.pass_on()) is not None:
             self._worker = _Worker()
-            self._worker.take(one)
+            self._worker.take(one, owner)
         self._deliver(one.samples)
 
     def _sample(self, source: Source) -> Sampled | None:
@@ -160,23 +172,26 @@ class _Round:
         """Wait for the end of the round; False when it takes longer."""
         return self._done.wait(patience)
 
-    def pass_on(self) -> bool:
-        """Take the round from the worker that has it; False when it has done it after all."""
+    def pass_on(self) -> int | None:
+        """Take the round from the worker that has it; the next owner's number, None when it is done after all."""
         with self._lock:
+            if self._done.is_set():
+                return None
             self._owner += 1
-            return not self._done.is_set()
+            return self._owner
 
-    def work(self) -> bool:
+    def work(self, owner: int) -> bool:
         """Sample what is left. False when the round was passed on: then this worker is not needed any more."""
-        owner = self._owner
-        while (source := self._next()) is not None:
+        while (source := self._next(owner)) is not None:
             sampled = self._sample(source)
             if not self._keep(owner, sampled):
                 return False
-        return True
+        return self._owner == owner
 
-    def _next(self) -> Source | None:
+    def _next(self, owner: int) -> Source | None:
         with self._lock:
+            if self._owner != owner:
+                return None
             if self._left:
                 return self._left.popleft()
             self._done.set()
@@ -196,16 +211,18 @@ class _Worker:
     """A daemon thread: it does not hold up the end of the process, whatever holds it up."""
 
     def __init__(self) -> None:
-        self._rounds: queue.SimpleQueue[_Round] = queue.SimpleQueue()
+        self._rounds: queue.SimpleQueue[tuple[_Round, int]] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="sources", daemon=True).start()
 
-    def take(self, one: _Round) -> None:
-        """Work on a round, after those taken before."""
-        self._rounds.put(one)
+    def take(self, one: _Round, owner: int) -> None:
+        """Work on a round, as its `owner`."""
+        self._rounds.put((one, owner))
 
     def _run(self) -> None:
-        while self._rounds.get().work():
-            pass
+        is_needed = True
+        while is_needed:
+            one, owner = self._rounds.get()
+            is_needed = one.work(owner)
 
 
 def _now() -> int:

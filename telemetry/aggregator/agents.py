@@ -90,12 +90,17 @@ class AgentRecord:
             return False
         if self._request_due is None:
             self._request_due = now + GRACE
-        return now >= self._request_due and self.state is not NetState.STOPPED
+        return now >= self._request_due and self.state not in {NetState.STOPPED, NetState.LOST}
 
     def asked(self, now: float) -> None:
         """A request was sent: the next one later."""
         self._request_due = now + self._repeat
         self._repeat = min(2 * self._repeat, LAST_REPEAT)
+
+    def connected(self, now: float) -> None:
+        """The broker may have lost what was retained, and what was asked never arrived: begin both anew."""
+        self.acknowledged, self.ack_due = None, now
+        self._request_due, self._repeat = None, FIRST_REPEAT
 
     @property
     def committed(self) -> Position | None:

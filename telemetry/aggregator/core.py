@@ -39,6 +39,8 @@ TICK = 0.5
 """Seconds between looks at the whole fleet."""
 
 _OLD_LOG_SPACING = 30.0
+_FARTHEST_EPOCH = 10 * 365 * 86_400_000
+_START_GRACE = 20.0
 _LONGEST_KEPT_PAYLOAD = 1024
 _MOST_UNKNOWN = 1000
 
@@ -60,10 +62,17 @@ class Incoming:
 class Core:
     """The fleet as one aggregator holds it."""
 
-    def __init__(self, *, name: str, topics: Topics, intervals: Intervals, stored: Stored, now: float) -> None:
+    def __init__(
+        self, *, name: str, topics: Topics, intervals: Intervals, stored: Stored, now: float, time: int
+    ) -> None:
         self._name, self._topics, self._intervals = name, topics, intervals
         self._records = {key: MirroredRecord(key, one) for key, one in stored.records.items()}
-        self._agents = {key: AgentRecord(key, now=now, stored=one) for key, one in stored.agents.items()}
+        # Nobody was heard while no aggregator ran; after it all have a moment before their silence counts.
+        oldest = now - max(0.0, intervals.stale - _START_GRACE)
+        self._agents = {
+            key: AgentRecord(key, now=max(oldest, now - max(0, time - one.heard) / 1000), stored=one)
+            for key, one in stored.agents.items()
+        }
         self._batch = Batch()
         self._dirty_records: set[RecordKey] = set()
         self._dirty_agents: set[AgentKey] = set()
@@ -117,7 +126,7 @@ class Core:
         for key in self._records:
             self._snapshots.changed(key, now)
         for agent in self._agents.values():
-            agent.acknowledged, agent.ack_due = None, now
+            agent.connected(now)
 
     def take_batch(self) -> Batch:
         """What has to be stored since the last call."""
@@ -145,6 +154,10 @@ class Core:
 
     def _apply(self, agent: AgentRecord, address: Address, change: Change, incoming: Incoming) -> bool:
         """Follow the log, and mirror what the message says; whether it was new."""
+        if change.epoch > incoming.time + _FARTHEST_EPOCH:
+            raise WireError("_epoch: more than ten years ahead")
+        if change.epoch > agent.follower.epoch:
+            agent.topics.clear()
         arrival = agent.follower.arrive(change.position)
         if arrival is Arrival.OLD_LOG:
             self._answer_old_log(agent, incoming.now)
@@ -224,6 +237,9 @@ class Core:
             known = True
             self._dirty_records.add(key)
             self._snapshots.forget(key)
+            for owner in key.record.senders:
+                if (sender := self._agents.get(sender_of(key, owner))) is not None:
+                    sender.topics.discard(self._topics.change(key, owner))
             self._outgoing.append(Outgoing(topic=self._topics.snapshot(key), payload=b"", retain=True))
         if known:
             self._dirty_agents.add(agent_key)

@@ -18,7 +18,8 @@ class MirroredRecord:
 
     def __init__(self, key: RecordKey, stored: StoredRecord | None = None) -> None:
         self.key = key
-        self.time = stored.time if stored else 0
+        self._stored_time = stored.time if stored else 0
+        self._times: dict[Owner, tuple[Position, int]] = {}
         self._held: dict[str, Held] = dict(stored.fields) if stored else {}
         self._whole: dict[Owner, Position] = dict(stored.whole) if stored else {}
 
@@ -27,8 +28,14 @@ class MirroredRecord:
         altered = [name for name, value in values.items() if self._set(name, Held(value, owner, change.position))]
         gone = self._unstated(owner, values) if change.full else change.gone
         altered += [name for name in gone if self._lose(name, owner, change.position)]
-        self.time = max(self.time, change.time)
+        if owner not in self._times or change.position > self._times[owner][0]:
+            self._times[owner] = (change.position, change.time)
         return tuple(altered)
+
+    @property
+    def time(self) -> int:
+        """When the newest message of any sender was sampled, Unix milliseconds: a wrong clock is forgotten with it."""
+        return max((time for _, time in self._times.values()), default=self._stored_time)
 
     def state(self, name: str, value: Value) -> bool:
         """Set a field of the aggregator's own; whether it was different."""

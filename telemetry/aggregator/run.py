@@ -29,7 +29,9 @@ class Aggregator:
 
     def __init__(self, *, name: str, topics: Topics, intervals: Intervals, store: Store) -> None:
         self.name, self._topics, self._store = name, topics, store
-        self._core = Core(name=name, topics=topics, intervals=intervals, stored=store.load(), now=time.monotonic())
+        self._core = Core(
+            name=name, topics=topics, intervals=intervals, stored=store.load(), now=time.monotonic(), time=_now()
+        )
         self._inbox: queue.SimpleQueue[mqtt.Event | None] = queue.SimpleQueue()
         self._stopping = False
         self._outage = ""

@@ -1,6 +1,7 @@
 """When each record's snapshot is published: soon after a change, never too often, and again unchanged."""
 
 import heapq
+import itertools
 from collections.abc import Iterator
 
 from telemetry.topics import RecordKey
@@ -16,7 +17,9 @@ class SnapshotSchedule:
         self._spacing, self._refresh = spacing, refresh
         self._published: dict[RecordKey, float] = {}
         self._due: dict[RecordKey, float] = {}
-        self._queue: list[tuple[float, RecordKey]] = []
+        self._queue: list[tuple[float, int, RecordKey]] = []
+        # Keys cannot be put in order: a miner's has no host name.
+        self._order = itertools.count()
 
     def changed(self, key: RecordKey, now: float) -> None:
         """The record is different: publish it as soon as the spacing allows."""
@@ -37,7 +40,7 @@ class SnapshotSchedule:
     def pop_due(self, now: float) -> Iterator[RecordKey]:
         """The records whose snapshot is due; each has to be told `published` or `changed` to come again."""
         while self._queue and self._queue[0][0] <= now:
-            due, key = heapq.heappop(self._queue)
+            due, _, key = heapq.heappop(self._queue)
             # What was superseded by another time stays in the heap until its own.
             if self._due.get(key) == due:
                 del self._due[key]
@@ -49,7 +52,7 @@ class SnapshotSchedule:
 
     def _set_due(self, key: RecordKey, due: float) -> None:
         self._due[key] = due
-        heapq.heappush(self._queue, (due, key))
+        heapq.heappush(self._queue, (due, next(self._order), key))
 
 
 class Resubscriptions:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -25,6 +26,10 @@ COMMANDS = {
     "check": "what works on this machine, and what to do about the rest",
     "fields": "the catalogue of fields",
 }
+
+
+SERVERS = {"up", "agent", "aggregator", "broker"}
+"""Commands that run until Ctrl-C or SIGTERM, and end with status 0."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,18 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output, such as head, has seen enough; nothing more may be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"telemetry: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == [END_WITH_PARENT]:
+    if words[:1] == [END_WITH_PARENT] and len(words) > 1 and words[1].isdigit():
         end_with_parent(int(words[1]))
         words = words[2:]
     name = words[0] if words else ""
     if name not in COMMANDS:
         _overview().parse_args(words or ["--help"])
         return 2
+    if name in SERVERS:
+        # Until it has its own handlers: nothing was begun that would have to be ended.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(0))
     module: Command = import_module(f"telemetry.cli.{name}")
     parser = _Parser(prog=f"telemetry {name}", description=module.__doc__)
     module.add_arguments(parser)

@@ -55,11 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _make(choice: Chosen) -> Agent:
     settings = choice.settings
     key = agent_key(settings)
-    require_known(settings.deadbands, WORKER_INFO.owned_by(Owner.HARDWARE), "deadbands")
     return Agent(
         key,
         owner=Owner.HARDWARE,
-        plans=_plans(settings),
+        plans=host_plans(settings),
         intervals=settings.intervals,
         deadbands=settings.deadbands,
         topics=choice.topics,
@@ -78,7 +77,9 @@ def host_sources() -> tuple[Source, ...]:
     return (System(), CpuTemperature(), Disks(), Gpu())
 
 
-def _plans(settings: Settings) -> list[Plan]:
+def host_plans(settings: Settings) -> list[Plan]:
+    """Each source of the host with its interval and deadline. Raises UsageError for a source that is not known."""
+    require_known(settings.deadbands, WORKER_INFO.owned_by(Owner.HARDWARE), "deadbands")
     sources = host_sources()
     require_known(settings.sources, [source.name for source in sources], "sources")
     plans = []

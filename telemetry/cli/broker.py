@@ -5,6 +5,7 @@ import sys
 
 from telemetry.cli.options import add_common, chosen
 from telemetry.mosquitto import run_mosquitto
+from telemetry.processes import require_free
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Become Mosquitto."""
     choice = chosen(arguments)
+    require_free(arguments.port)
     if not arguments.quiet:
         where = f"mqtt://127.0.0.1:{arguments.port}"
         print(f"broker: {where}, loopback only and without credentials", file=sys.stderr, flush=True)

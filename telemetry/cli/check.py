@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 import orjson
 from rich.text import Text
 
-from telemetry.cli.agent import agent_key, host_sources
+from telemetry.cli.agent import agent_key, host_plans, host_sources
 from telemetry.cli.exchange import connect, follow
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen
-from telemetry.cli.tables import console
+from telemetry.cli.tables import console, count_of
 from telemetry.errors import SourceError, TelemetryError
 from telemetry.mosquitto import find_mosquitto
 from telemetry.sources import Source
-from telemetry.stores.reading import open_reader
+from telemetry.stores.reading import is_served, open_reader
 from telemetry.topics import LONGEST_GRAFANA_TOPIC
 from telemetry.units import Unit, format_number
 
@@ -59,11 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _look(choice: Chosen) -> Iterator[Finding]:
+    host_plans(choice.settings)
     yield Finding("ok", "settings", "every name and value is known")
     yield from _look_at_names(choice)
     yield _look_at_mosquitto()
     yield _look_at_broker(choice)
     yield _look_at_database(choice)
+    yield _look_at_aggregator(choice)
     yield _look_at_space(choice)
     for source in host_sources():
         yield _look_at_source(source)
@@ -78,7 +80,7 @@ def _look_at_names(choice: Chosen) -> Iterator[Finding]:
         )
         yield Finding("warn", "topic", text)
     else:
-        yield Finding("ok", "topic", topic)
+        yield Finding("ok", "topic", f"this machine's agent would report as {key.record}: {topic}")
 
 
 def _look_at_mosquitto() -> Finding:
@@ -86,7 +88,7 @@ def _look_at_mosquitto() -> Finding:
         program = find_mosquitto()
     except TelemetryError as error:
         return Finding("warn", "mosquitto", f"{error} (only where `telemetry broker` or `up` runs)")
-    lines = subprocess.run([program, "-h"], capture_output=True, text=True, check=False).stdout.splitlines()
+    lines = subprocess.run([program, "-h"], capture_output=True, text=True, check=False, timeout=5).stdout.splitlines()
     return Finding("ok", "mosquitto", f"{program}, {lines[0] if lines else 'version unknown'}")
 
 
@@ -110,7 +112,15 @@ def _look_at_database(choice: Chosen) -> Finding:
         return Finding("fail", "database", str(error))
     status = "warn" if rejected else "ok"
     more = f", {rejected} messages rejected: see its table rejected" if rejected else ""
-    return Finding(status, "database", f"{choice.database}, {records} records{more}")
+    return Finding(status, "database", f"{choice.database}, {count_of(records, 'record')}{more}")
+
+
+def _look_at_aggregator(choice: Chosen) -> Finding:
+    if not choice.database.exists():
+        return Finding("ok", "aggregator", "not on this machine")
+    if is_served(choice.database):
+        return Finding("ok", "aggregator", f"it keeps {choice.database} up to date")
+    return Finding("fail", "aggregator", f"none runs on {choice.database}: start `telemetry aggregator` or `up`")
 
 
 def _look_at_space(choice: Chosen) -> Finding:
@@ -133,6 +143,8 @@ def _sample(source: Source) -> Finding:
         reading = source.sample()
     except SourceError as error:
         return Finding("fail", source.name, str(error))
+    except Exception as error:  # noqa: BLE001  # a source with a defect is what a check is for
+        return Finding("fail", source.name, f"{type(error).__name__}: {error}")
     problems = "; ".join(f"{name}: {reason}" for name, reason in reading.problems.items())
     read = ", ".join(reading.values) or "nothing to read here"
     return Finding("warn", source.name, problems) if problems else Finding("ok", source.name, read)

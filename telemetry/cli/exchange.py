@@ -11,6 +11,7 @@ TIMEOUT = 10.0
 """Seconds to wait for the broker."""
 
 _QUIET = 0.5
+_LONGEST_RETAINED = 3.0  # live changes may leave no quiet moment
 
 
 def follow(choice: Chosen, key: RecordKey) -> Fleet:
@@ -20,18 +21,18 @@ def follow(choice: Chosen, key: RecordKey) -> Fleet:
 
 
 def connect(fleet: Fleet) -> None:
-    """Wait until the fleet is connected; TelemetryError with the reason when that takes too long."""
+    """Wait until the fleet is connected; TelemetryError when the first try fails, or takes too long."""
     deadline = time.monotonic() + TIMEOUT
-    while fleet.outage is not None:
+    while not fleet.is_connected:
         fleet.poll(0.1)
-        if time.monotonic() > deadline:
-            raise TelemetryError(f"not connected: {fleet.outage}; does the broker run?")
+        if fleet.outage is not None or time.monotonic() > deadline:
+            raise TelemetryError(f"not connected: {fleet.outage or 'no answer'}; does the broker run?")
 
 
 def receive_retained(fleet: Fleet) -> None:
     """Take in the snapshots that the broker retains: they follow the subscription without a long pause."""
-    quiet_since = time.monotonic()
-    while time.monotonic() < quiet_since + _QUIET:
+    began = quiet_since = time.monotonic()
+    while time.monotonic() < min(quiet_since + _QUIET, began + _LONGEST_RETAINED):
         if fleet.poll(0.1):
             quiet_since = time.monotonic()
 

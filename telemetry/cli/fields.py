@@ -33,5 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         for record in RECORDS
         for field in record.fields
     ]
-    print_table(("RECORD", "FIELD", "TYPE", "UNIT", "OWNER", "MEANING"), rows)
+    print_table(
+        ("RECORD", "FIELD", "TYPE", "UNIT", "OWNER", "MEANING"), rows, folds="MEANING", spare=("RECORD", "OWNER")
+    )
     return 0

@@ -8,6 +8,7 @@ from telemetry.cli.options import add_broker, add_common, add_record, chosen, re
 from telemetry.client import Fleet
 from telemetry.errors import TelemetryError
 from telemetry.topics import RecordKey
+from telemetry.wire import PresenceState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,12 @@ def run(arguments: argparse.Namespace) -> int:
         connect(fleet)
         receive_retained(fleet)
         keys = [one for one in fleet.records if key.hostName is None or one == key]
+        if not keys and key.hostName is not None:
+            # Nothing is retained of it, but the database may know it.
+            fleet.forget(key)
+            flush(fleet)
+            print(f"asked to forget {key}, of which the broker retains no snapshot")
+            return 0
         if not keys:
             raise TelemetryError(f"{key}: the broker has no snapshot of it; `telemetry ls` lists what there is")
         if not arguments.force:
@@ -36,7 +43,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _require_gone(fleet: Fleet, keys: list[RecordKey]) -> None:
-    online = [str(key) for key in keys if fleet.records[key].fields.get("netState") == "online"]
+    # The snapshot may be some seconds old, and the presence a broker's that was killed: both have to say so.
+    online = [
+        str(key)
+        for key in keys
+        if fleet.presences.get(key) is PresenceState.ONLINE
+        and fleet.records[key].fields.get("netState", "online") == "online"
+    ]
     if online:
         raise TelemetryError(f"still online: {', '.join(online)}; end the agent first, or it comes back (--force)")
 

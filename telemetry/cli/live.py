@@ -21,12 +21,14 @@ def record_rows(key: RecordKey, fields: Mapping[str, Value]) -> list[tuple[Cell,
 
 
 def record_title(key: RecordKey, fields: Mapping[str, Value], time_ms: int) -> Text:
-    """The record's key, its state, and how old its newest value is."""
+    """The record's key, its state, and how long ago a value of it changed."""
     state = str(fields.get("netState", ""))
     age = format_age(time.time() - time_ms / 1000) if time_ms else "never"
-    return Text.assemble((str(key), "bold"), "  ", state_text(state), f"  sampled {age} ago")
+    return Text.assemble((str(key), "bold"), "  ", state_text(state), f"  changed {age} ago")
 
 
 def record_view(key: RecordKey, fields: Mapping[str, Value], time_ms: int) -> RenderableType:
     """The record as one table below its title."""
-    return Group(record_title(key, fields, time_ms), make_table(("FIELD", "VALUE"), record_rows(key, fields)))
+    return Group(
+        record_title(key, fields, time_ms), make_table(("FIELD", "VALUE"), record_rows(key, fields), folds="VALUE")
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from telemetry.cli.options import add_common, add_database, add_json, chosen
-from telemetry.cli.tables import Cell, format_value, print_table, state_text
+from telemetry.cli.tables import Cell, count_of, format_value, print_table, state_text, warn_if_idle
 from telemetry.fields import Record
 from telemetry.records import MINER_INFO, WORKER_INFO
 from telemetry.render.sql import TIME_COLUMN, from_sql
@@ -17,8 +17,6 @@ from telemetry.stores import StoredAgent
 from telemetry.stores.reading import Reader, open_reader
 from telemetry.topics import AgentKey
 from telemetry.units import format_age
-
-_SILENCE = 150.0
 
 _WORKER_HEADINGS = {
     "cpuLoad": "CPU", "cpuTemper": "CPU °C", "useMemory": "MEMORY", "gpuLoad": "GPU", "gpuTemper": "GPU °C",
@@ -40,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the fleet: the miners, then the hosts."""
-    with open_reader(chosen(arguments).database) as reader:
+    database = chosen(arguments).database
+    with open_reader(database) as reader:
         agents = reader.agents()
         miners = list(_rows(reader, MINER_INFO, tuple(_MINER_HEADINGS)))
         hosts = list(_rows(reader, WORKER_INFO, ("netState", *_WORKER_HEADINGS)))
@@ -53,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         print()
     _print(WORKER_INFO, hosts, {"netState": "STATE"} | _WORKER_HEADINGS)
     _print_summary(hosts, agents, rejected)
+    warn_if_idle(database)
     return 0
 
 
@@ -74,10 +74,11 @@ def _print(record: Record, rows: list[dict[str, Any]], headings: dict[str, str])
     # A column that no row fills is left out, such as GPUs where there are none.
     filled = {name: title for name, title in headings.items() if any(row[name] is not None for row in rows)}
     keys = {"minerId": "MINER", "hostName": "HOST"}
-    titles = [*(keys[name] for name in record.keys), *filled.values(), "AGE"]
+    titles = [*(keys[name] for name in record.keys), *filled.values(), "CHANGED"]
     now = time.time()
     lines = [_line(record, row, tuple(filled), now) for row in rows]
-    print_table(titles, lines, right=frozenset(filled.values()) - {"STATE"} | {"AGE"})
+    spare = [title for title in filled.values() if title != "STATE"]
+    print_table(titles, lines, right=frozenset(spare) | {"CHANGED"}, spare=spare)
 
 
 def _line(record: Record, row: dict[str, Any], names: tuple[str, ...], now: float) -> list[Cell]:
@@ -93,8 +94,5 @@ def _print_summary(hosts: list[dict[str, Any]], agents: dict[AgentKey, StoredAge
     states = [row["netState"] or "without agent" for row in hosts]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     lost = sum(agent.lost for agent in agents.values())
-    print(f"\n{len(hosts)} hosts: {counts or 'none yet'}; {lost} messages lost, {rejected} rejected")
-    newest = max((agent.heard for agent in agents.values()), default=0)
-    silence = time.time() - newest / 1000
-    if newest and silence > _SILENCE:
-        print(f"nothing was heard for {format_age(silence)}: does the aggregator run?")
+    messages = f"{count_of(lost, 'message')} lost, {rejected} rejected"
+    print(f"\n{count_of(len(hosts), 'host')}: {counts or 'none yet'}; {messages}")

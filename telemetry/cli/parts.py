@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from telemetry.errors import TelemetryError
 from telemetry.processes import END_WITH_PARENT, answers, free_port, require_free
@@ -16,6 +17,8 @@ _START_TIMEOUT = 15.0
 _STOP_TIMEOUT = 6.0
 _FIRST_DELAY, _LAST_DELAY = 0.5, 10.0
 _RAN_WELL = 30.0
+_CANNOT_RUN = 10.0
+"""Seconds: a part that ends within them with an error of its own would do so again."""
 
 
 class Part:
@@ -33,7 +36,7 @@ class Part:
         """Start the process. In a session of its own: Ctrl-C is for us, who end the parts in order."""
         self._started, self._restart_at = time.monotonic(), None
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(self._log.open("ab")) if self._log else None
+            log = stack.enter_context(_open_log(self._log)) if self._log else None
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
@@ -53,10 +56,15 @@ class Part:
             self._delay = _FIRST_DELAY if now - self._started > _RAN_WELL else min(2 * self._delay, _LAST_DELAY)
             self._restart_at = now + self._delay
             how = self._process.returncode
+            if how in {1, 2} and now - self._started < _CANNOT_RUN:
+                raise TelemetryError(f"the {self.name} cannot run{self._last_words()}")
             text = f"signal {-how}" if how < 0 else f"status {how}"
             print(f"{self.name} ended ({text}); starting it again in {self._delay:g} s", file=sys.stderr)
         elif now >= self._restart_at:
             self.start()
+
+    def _last_words(self) -> str:
+        return f": {_last_line(self._log)}" if self._log else ", as it says above"
 
     def stop(self) -> None:
         """Ask it to end, and make it end when it does not."""
@@ -78,8 +86,7 @@ def start_broker(parts: list[Part], data: Path, port: int | None, config: str | 
         print(f"port {_DEFAULT_PORT} is in use: the broker takes {chosen}", flush=True)
     configured = ["--config", config] if config else []
     # Mosquitto's own lines, some of them said at each start, are for those who look for them.
-    log = data / "broker.log"
-    log.write_text("")
+    log = log_file(data, "broker")
     broker = Part("broker", ["broker", "--quiet", "--data", str(data), "--port", str(chosen), *configured], log=log)
     parts.append(broker)
     broker.start()
@@ -91,6 +98,23 @@ def start_broker(parts: list[Part], data: Path, port: int | None, config: str | 
             raise TelemetryError(f"the broker does not answer on port {chosen} after {_START_TIMEOUT:.0f} s")
         time.sleep(0.05)
     return chosen
+
+
+def log_file(data: Path, name: str) -> Path:
+    """The log of a part, begun anew."""
+    path = data / f"{name}.log"
+    try:
+        path.write_text("")
+    except OSError as error:
+        raise TelemetryError(f"{path}: {error.strerror}; remove it, or give another --data") from None
+    return path
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise TelemetryError(f"{path}: {error.strerror}") from None
 
 
 def _last_line(log: Path) -> str:

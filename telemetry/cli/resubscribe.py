@@ -1,9 +1,13 @@
 """Have a miner's snapshots published again, for all who follow it."""
 
 import argparse
+import time
 
-from telemetry.cli.exchange import connect, flush, follow
+from telemetry.cli.exchange import connect, flush, follow, receive_retained
 from telemetry.cli.options import add_broker, add_common, add_record, chosen, record_of
+from telemetry.errors import TelemetryError
+
+_PATIENCE = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +22,16 @@ def run(arguments: argparse.Namespace) -> int:
     key = record_of(arguments)
     with follow(chosen(arguments), key) as fleet:
         connect(fleet)
+        receive_retained(fleet)
+        before = fleet.snapshots
         fleet.resubscribe(key.minerId, (key.hostName,) if key.hostName else ())
         flush(fleet)
-    print(f"asked for the snapshots of {key}")
+        deadline = time.monotonic() + _PATIENCE
+        while fleet.snapshots == before and time.monotonic() < deadline:
+            fleet.poll(0.1)
+        if fleet.snapshots == before:
+            raise TelemetryError(
+                f"asked for the snapshots of {key}, and none came: is it known, does an aggregator run?"
+            )
+    print(f"the snapshots of {key} are published again")
     return 0

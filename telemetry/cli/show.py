@@ -1,15 +1,17 @@
 """One record as it is now, from the database."""
 
 import argparse
+from pathlib import Path
 
 import orjson
 
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.cli.live import record_rows, record_title
 from telemetry.cli.options import add_common, add_database, add_json, add_record, chosen, record_of
-from telemetry.cli.tables import console, print_table
+from telemetry.cli.tables import console, print_table, warn_if_idle
 from telemetry.errors import TelemetryError
 from telemetry.stores.reading import open_reader
+from telemetry.topics import RecordKey
 from telemetry.wire import flat_snapshot
 
 
@@ -27,12 +29,20 @@ def run(arguments: argparse.Namespace) -> int:
     database = chosen(arguments).database
     with open_reader(database) as reader:
         stored = reader.record(key)
+        hosts = reader.hosts(key.minerId)
     if stored is None:
-        raise TelemetryError(f"{key}: no such record in {database}; `telemetry ls` lists them")
+        raise TelemetryError(_absent(key, hosts, database))
     snapshot = MirroredRecord(key, stored).snapshot()
     if arguments.json:
         print(orjson.dumps(flat_snapshot(snapshot)).decode())
         return 0
     console().print(record_title(key, snapshot.values, snapshot.time))
-    print_table(("FIELD", "VALUE"), record_rows(key, snapshot.values))
+    print_table(("FIELD", "VALUE"), record_rows(key, snapshot.values), folds="VALUE")
+    warn_if_idle(database)
     return 0
+
+
+def _absent(key: RecordKey, hosts: list[str], database: Path) -> str:
+    if key.hostName is None and hosts:
+        return f"{key} has no record of its own; its hosts have: telemetry show {key} {hosts[0]}"
+    return f"{key}: no such record in {database}; `telemetry ls` lists them"

@@ -2,18 +2,23 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
 from telemetry.fields import Field, Member, ObjectList, Value
+from telemetry.stores.reading import is_served
 from telemetry.units import Unit, format_number
 
 MOST_RICH_ROWS = 200
 """Above it a table is printed as plain lines: rich takes 7 s for 10,000 rows."""
+
+_LEAST_FOLDED = 32
 
 STATE_STYLES = {"online": "green", "stale": "yellow", "stopped": "dim", "lost": "bold red"}
 
@@ -30,27 +35,75 @@ def state_text(state: str) -> Text:
     return Text(state, style=STATE_STYLES.get(state, ""))
 
 
+NONE: frozenset[str] = frozenset()
+
+
 def print_table(
-    headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, right: frozenset[str] = frozenset()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    right: frozenset[str] = NONE,
+    folds: str = "",
+    spare: Sequence[str] = (),
 ) -> None:
-    """Print rows below their headings; columns named in `right` are aligned to the right."""
+    """Print rows below their headings; columns in `right` are aligned to the right.
+
+    On a terminal nothing is cut: the column `folds` takes more lines, and those in `spare` are left out, the last
+    first, where there is no room for them.
+    """
     if len(rows) > MOST_RICH_ROWS or not sys.stdout.isatty():
         _print_plain(headings, rows, right)
-    else:
-        console().print(make_table(headings, rows, right=right))
+        return
+    out = console()
+    shown = _fitting(headings, rows, out.width, folds, list(spare))
+    kept = [heading for heading in headings if heading in shown]
+    cells = [[cell for heading, cell in zip(headings, row, strict=True) if heading in shown] for row in rows]
+    out.print(make_table(kept, cells, right=right, folds=folds))
 
 
 def make_table(
-    headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, right: frozenset[str] = frozenset()
+    headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, right: frozenset[str] = NONE, folds: str = ""
 ) -> Table:
     """A table for a terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+    widths = _widths(headings, rows)
+    for heading, width in zip(headings, widths, strict=True):
+        least = None if heading == folds else width
+        justify: JustifyMethod = "right" if heading in right else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != folds, overflow="fold", min_width=least)
     for row in rows:
         # A mount or a host may be named so that rich would take it for its markup.
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
+
+
+def _fitting(
+    headings: Sequence[str], rows: Sequence[Sequence[Cell]], room: int, folds: str, spare: list[str]
+) -> set[str]:
+    """The headings for which there is room, with three columns of space between two."""
+    widths = dict(zip(headings, _widths(headings, rows), strict=True))
+    shown = set(headings)
+    if folds:
+        widths[folds] = min(widths[folds], _LEAST_FOLDED)
+    while spare and sum(widths[one] + 3 for one in shown) > room:
+        shown.discard(spare.pop())
+    return shown
+
+
+def _widths(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[int]:
+    cells = zip(headings, *rows, strict=True)
+    return [max(cell_len(line) for cell in column for line in str(cell).split("\n")) for column in cells]
+
+
+def warn_if_idle(database: Path) -> None:
+    """Say so when nobody keeps the database up to date: then what it shows is how things were."""
+    if not is_served(database):
+        console().print("no aggregator runs on this database: this is how things were", style="yellow")
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun: `1 host`, `2 hosts`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _print_plain(headings: Sequence[str], rows: Sequence[Sequence[Cell]], right: frozenset[str]) -> None:

@@ -2,7 +2,10 @@
 
 import argparse
 import contextlib
+import fcntl
 import os
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -15,7 +18,7 @@ from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.cli.agent import NO_MINER, agent_key
 from telemetry.cli.live import record_view
 from telemetry.cli.options import Chosen, add_common, chosen
-from telemetry.cli.parts import Part, start_broker, stop_parts
+from telemetry.cli.parts import Part, log_file, start_broker, stop_parts
 from telemetry.cli.tables import console
 from telemetry.errors import TelemetryError
 from telemetry.stores.reading import open_reader
@@ -40,14 +43,27 @@ def run(arguments: argparse.Namespace) -> int:
     key = agent_key(choice.settings).record
     _require_writable(choice.data)
     parts: list[Part] = []
-    try:
-        port = start_broker(parts, choice.data, arguments.port, arguments.config)
-        _start_others(parts, arguments, key, port)
-        _say_where(choice, key, port)
-        _look_after(parts, choice, key, stop)
-    finally:
-        stop_parts(parts)
+    with _held(choice.data):
+        try:
+            port = start_broker(parts, choice.data, arguments.port, arguments.config)
+            _start_others(parts, arguments, choice.data, key, port)
+            _say_where(choice, key, port)
+            _look_after(parts, choice, key, stop)
+        finally:
+            stop_parts(parts)
+    print(f"ended agent, aggregator and broker; the data stays in {choice.data}")
     return 0
+
+
+@contextlib.contextmanager
+def _held(data: Path) -> Generator[None, None, None]:
+    """Keep a second `up` off the directory."""
+    with (data / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TelemetryError(f"{data}: `telemetry up` runs there already; give another --data") from None
+        yield
 
 
 class _Stop:
@@ -73,11 +89,14 @@ def _require_writable(data: Path) -> None:
         raise TelemetryError(f"{data}: cannot be written; give another --data")
 
 
-def _start_others(parts: list[Part], arguments: argparse.Namespace, key: RecordKey, port: int) -> None:
+def _start_others(parts: list[Part], arguments: argparse.Namespace, data: Path, key: RecordKey, port: int) -> None:
     shared = ["--data", arguments.data, "--broker", f"mqtt://127.0.0.1:{port}"]
     shared += ["--config", arguments.config] if arguments.config else []
-    parts.append(Part("aggregator", ["aggregator", *shared]))
-    parts.append(Part("agent", ["agent", *shared, "--miner", key.minerId, "--name", key.hostName or ""]))
+    own = ["--miner", key.minerId, "--name", key.hostName or ""]
+    for name, options in (("aggregator", []), ("agent", own)):
+        # On a terminal the table has the screen to itself.
+        log = log_file(data, name) if sys.stdout.isatty() else None
+        parts.append(Part(name, [name, *shared, *options], log=log))
     for part in parts[1:]:
         part.start()
 
@@ -89,8 +108,15 @@ def _say_where(choice: Chosen, key: RecordKey, port: int) -> None:
     out.print(f"database   {choice.database}")
     out.print(f"agent      {key}")
     out.print("follow it  " + f"mosquitto_sub -h 127.0.0.1 -p {port} -t '{prefix}/#' -v", style="bold")
-    out.print(f"           telemetry ls --data '{choice.data}'    Ctrl-C ends all of it")
+    out.print(f"look at it {_program()} ls --data {shlex.quote(str(choice.data.resolve()))}")
+    out.print(f"logs       {choice.data}/*.log" if sys.stdout.isatty() else f"log        {choice.data}/broker.log")
+    out.print("Ctrl-C ends all of it")
     sys.stdout.flush()
+
+
+def _program() -> str:
+    """How a person starts this program from another terminal."""
+    return "telemetry" if shutil.which("telemetry") else shlex.quote(str(Path(sys.argv[0]).resolve()))
 
 
 def _look_after(parts: list[Part], choice: Chosen, key: RecordKey, stop: _Stop) -> None:
@@ -105,7 +131,7 @@ def _look_after(parts: list[Part], choice: Chosen, key: RecordKey, stop: _Stop) 
 
 
 def _show_live(database: Path, key: RecordKey) -> Generator[None, None, None]:
-    with Live("waiting for the first sample", console=console(), refresh_per_second=2) as live:
+    with Live("waiting for the first sample\n", console=console(), refresh_per_second=2) as live:
         while True:
             snapshot = _read(database, key)
             if snapshot is not None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from datetime import UTC, datetime
 
 import orjson
@@ -10,7 +11,10 @@ from rich.text import Text
 from telemetry.cli.exchange import follow
 from telemetry.cli.options import add_broker, add_common, add_json, add_record, chosen, record_of
 from telemetry.cli.tables import console, format_value
-from telemetry.client import Update
+from telemetry.client import Fleet, Update
+from telemetry.topics import RecordKey
+
+_SILENCE = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print each update until Ctrl-C."""
     key = record_of(arguments)
     show = _print_json if arguments.json else _print_line
-    printed, told = 0, None
+    printed, told, began = 0, "", time.monotonic()
     try:
         with follow(chosen(arguments), key) as fleet:
             while True:
@@ -35,11 +39,20 @@ def run(arguments: argparse.Namespace) -> int:
                     printed += 1
                     if printed == arguments.count:
                         return 0
-                if fleet.outage != told:
-                    told = fleet.outage
-                    print(f"telemetry: {told or 'connected'}", file=sys.stderr)
+                state = _state(fleet, key, time.monotonic() - began)
+                if state != told:
+                    told = state
+                    print(f"telemetry: {state}", file=sys.stderr)
     except KeyboardInterrupt:
         return 0
+
+
+def _state(fleet: Fleet, key: RecordKey, elapsed: float) -> str:
+    if fleet.outage is not None:
+        return f"{fleet.outage}; trying again (does the broker run?)"
+    if not fleet.records and elapsed > _SILENCE:
+        return f"nothing heard of {key} yet"
+    return f"following {key}" if fleet.is_connected else "connecting"
 
 
 def _print_json(update: Update) -> None:

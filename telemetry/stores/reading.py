@@ -1,5 +1,6 @@
 """Reading a database without writing to it, while an aggregator writes or none runs. Imports only sqlite3."""
 
+import fcntl
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from telemetry.errors import StoreError, UsageError
 from telemetry.fields import Record
 from telemetry.records import RECORDS
 from telemetry.stores import StoredAgent, StoredRecord
-from telemetry.stores.rows import APPLICATION_ID, SCHEMA_VERSION, read_agent, read_record
+from telemetry.stores.rows import APPLICATION_ID, SCHEMA_VERSION, lock_file, read_agent, read_record
 from telemetry.topics import AgentKey, RecordKey
 
 
@@ -38,6 +39,10 @@ class Reader:
         rows = self._rows("SELECT * FROM agents ORDER BY minerId, agent")
         return {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
 
+    def hosts(self, miner: str) -> list[str]:
+        """The names of a miner's hosts."""
+        return [row["hostName"] for row in self._rows("SELECT hostName FROM workerInfo WHERE minerId = ?", miner)]
+
     def rejected(self) -> int:
         """How many rows the table `rejected` holds."""
         count: int = self._rows("SELECT count(*) FROM rejected")[0][0]
@@ -51,6 +56,18 @@ class Reader:
 
     def _rows(self, query: str, *parameters: Any) -> list[sqlite3.Row]:  # noqa: ANN401  # what SQLite takes
         return self._connection.execute(query, parameters).fetchall()
+
+
+def is_served(path: Path) -> bool:
+    """Whether an aggregator has the database open now, on this machine."""
+    try:
+        with lock_file(path).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Records and agents as rows of SQLite and back: what the writer and the readers agree on."""
 
 import sqlite3
+from pathlib import Path
 
 import orjson
 
@@ -17,6 +18,11 @@ SCHEMA_VERSION = 1
 """SQLite's user_version; a database of a higher one is not touched."""
 
 _LARGEST_INTEGER = 2**63 - 1
+
+
+def lock_file(database: Path) -> Path:
+    """The file that the aggregator keeps locked for as long as it has the database open."""
+    return database.with_name(f"{database.name}.lock")
 
 
 def record_row(key: RecordKey, stored: StoredRecord) -> tuple[SqlValue, ...]:

@@ -1,5 +1,6 @@
 """The store in SQLite: WAL, one writer, one transaction a batch. The only file that imports sqlite_utils."""
 
+import contextlib
 import fcntl
 import sqlite3
 from collections.abc import Iterable
@@ -15,7 +16,15 @@ from telemetry.fields import Record
 from telemetry.records import RECORDS
 from telemetry.render.sql import SqlValue, columns
 from telemetry.stores import Batch, Stored
-from telemetry.stores.rows import APPLICATION_ID, SCHEMA_VERSION, agent_row, read_agent, read_record, record_row
+from telemetry.stores.rows import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    agent_row,
+    lock_file,
+    read_agent,
+    read_record,
+    record_row,
+)
 from telemetry.topics import AgentKey
 
 if TYPE_CHECKING:
@@ -93,9 +102,10 @@ class SqliteStore:
             raise StoreError(f"database {self._path}: {error}") from None
 
     def _roll_back(self) -> None:
-        # Some errors end the transaction themselves.
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        # Some errors end the transaction themselves; one that cannot be rolled back now is at the next open.
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _prepare(self) -> None:
         self._require_ours()
@@ -165,7 +175,7 @@ def _lock(path: Path) -> IO[str]:
     """Hold the database's lock file for as long as the store is open."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f"{path.name}.lock").open("w")
+        lock = lock_file(path).open("w")
     except OSError as error:
         raise StoreError(
             f"database {path}: cannot write beside it: {error.strerror}; give another --data or --database"
