@@ -87,7 +87,14 @@ class ScalarList:
     element: Scalar
 
 
-Type: TypeAlias = Scalar | ObjectList | ScalarList
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalarMap:
+    """An object whose keys are data and whose values are single values of one type."""
+
+    value: Scalar
+
+
+Type: TypeAlias = Scalar | ObjectList | ScalarList | ScalarMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +145,8 @@ def fits(declared: Type, value: object) -> bool:
             return _fits_scalar(declared, value)
         case ScalarList(element=element):
             return isinstance(value, list) and all(_fits_scalar(element, entry) for entry in value)
+        case ScalarMap(value=element):
+            return isinstance(value, dict) and all(_fits_scalar(element, entry) for entry in value.values())
         case ObjectList():
             return isinstance(value, list) and all(_fits_object(declared, entry) for entry in value)
 

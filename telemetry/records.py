@@ -3,7 +3,19 @@
 Deadbands are what keeps an idle host quiet: they stand where the noise of a reading tells nobody anything.
 """
 
-from telemetry.fields import EXACT, Deadband, Field, Member, ObjectList, Owner, Record, Scalar, ScalarList, Type
+from telemetry.fields import (
+    EXACT,
+    Deadband,
+    Field,
+    Member,
+    ObjectList,
+    Owner,
+    Record,
+    Scalar,
+    ScalarList,
+    ScalarMap,
+    Type,
+)
 from telemetry.units import Unit
 
 _KIB, _MIB = 1024, 1024 * 1024
@@ -60,6 +72,18 @@ _QUEUE_ENTRY = ObjectList(
         Member(
             name="overdue", type=Scalar.BOOLEAN, optional=True,
             english="True when the task has run longer than its kind usually takes.", chinese="是否超时",
+        ),
+    )
+)  # fmt: skip
+
+_UNASSIGNED_ENTRY = ObjectList(
+    members=(
+        Member(name="sector", type=Scalar.INTEGER, english="Sector number.", chinese="扇区号"),
+        Member(name="task", type=Scalar.STRING, english="Task type, such as seal/v0/precommit/1.", chinese="任务类型"),
+        Member(name="taskShort", type=Scalar.STRING, english="Short name of the task, such as PC1.", chinese="任务简称"),
+        Member(
+            name="priority", type=Scalar.INTEGER, optional=True,
+            english="The scheduler's priority, higher first.", chinese="优先级",
         ),
     )
 )  # fmt: skip
@@ -150,6 +174,40 @@ MINER_INFO = Record(
         _count("waitSeed", "Sectors waiting for the seed.", "等待随机数扇区数"),
         _count("committing", "Sectors computing their commit proof.", "C1/C2 扇区数"),
         _count("finalizeSector", "Sectors being finalized.", "Finalize 扇区数"),
+        _field(Owner.MINER, "rawPower", Scalar.INTEGER, Unit.BYTES, "Raw byte power.", "原值算力"),
+        _balance("lockedFunds", "Block rewards that are still vesting.", "锁仓奖励"),
+        _balance("preCommitDeposits", "Deposits locked for pre-committed sectors.", "预提交保证金"),
+        _balance("feeDebt", "Debt of the miner; while there is any it wins no block.", "欠费"),
+        _count("liveSectors", "Sectors on chain that are not terminated.", "链上存活扇区数"),
+        _count("unprovenSectors", "Sectors on chain that wait for their first proof.", "待首次证明扇区数"),
+        _field(
+            Owner.MINER, "sectorStates", ScalarMap(value=Scalar.INTEGER), Unit.COUNT,
+            "Sectors by sealing state, under the names of the running Lotus.", "各状态扇区数",
+        ),
+        _field(
+            Owner.MINER, "unassignedQueue", _UNASSIGNED_ENTRY, Unit.NONE,
+            "Requests that the scheduler has given to no worker yet.", "未分配任务队列",
+        ),
+        _count("unassignedTasks", "Entries of unassignedQueue.", "未分配任务数"),
+        _count("chainHeight", "Height of the chain's head.", "链高度"),
+        _field(
+            Owner.MINER, "chainLag", Scalar.NUMBER, Unit.SECONDS,
+            "Age of the chain's head; a synced node stays below 45 s.", "链头延迟",
+            deadband=Deadband(absolute=30),
+        ),
+        _count("deadlineIndex", "Index of the current proving deadline, 0 to 47.", "当前窗口序号"),
+        _count("deadlineOpen", "Epoch at which the current deadline opens.", "窗口开始高度"),
+        _count("deadlineClose", "Epoch at which the current deadline closes.", "窗口结束高度"),
+        _count("deadlinePartitions", "Partitions with live sectors in the current deadline.", "窗口分区数"),
+        _count("deadlineProven", "Partitions of the current deadline that are proven.", "窗口已证明分区数"),
+        _count("deadlineFaults", "Faulty sectors in the current deadline.", "窗口错误扇区数"),
+        _field(Owner.MINER, "lotusState", Scalar.STRING, Unit.NONE, "ok, or why the Lotus cannot be used.", "Lotus 状态"),
+        _field(Owner.MINER, "minerVersion", Scalar.STRING, Unit.NONE, "Version of lotus-miner.", "miner 版本"),
+        _field(Owner.MINER, "nodeVersion", Scalar.STRING, Unit.NONE, "Version of the full node.", "节点版本"),
+        _field(
+            Owner.MINER, "minerStart", Scalar.INTEGER, Unit.UNIX_MILLISECONDS, "When lotus-miner was started.",
+            "miner 启动时间",
+        ),
     ),
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ class Unit(Enum):
     PERCENT = UnitStyle(symbol="%")
     WATTS = UnitStyle(symbol="W")
     FIL = UnitStyle(symbol="FIL")
+    SECONDS = UnitStyle(symbol="s")
     WINS_PER_DAY = UnitStyle(symbol="wins/d")
     UNIX_MILLISECONDS = UnitStyle(symbol="ms")
 

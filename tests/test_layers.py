@@ -16,7 +16,7 @@ LAYERS = (
     {"records"},
     {"topics", "wire", "flagged", "render", "config"},
     {"follow"},
-    {"sources", "mqtt", "stores", "processes", "mosquitto", "broker", "schemas"},
+    {"sources", "mqtt", "stores", "processes", "mosquitto", "simulate", "broker", "schemas"},
     {"agent", "aggregator", "client"},
     {"cli"},
     {"__main__"},
@@ -34,6 +34,9 @@ HOMES = {
     "pynvml": {"sources/gpu.py"},
     "apscheduler": {"agent/sampler.py"},
     "sqlite_utils": {"stores/sqlite.py"},
+    "urllib3": {"sources/lotus/client.py"},
+    # Answers of Lotus are decoded while they are large, and told apart from errors where they arrive.
+    "msgspec": {"sources/lotus/answers.py", "sources/lotus/client.py"},
 }
 ANYWHERE = {"orjson"}
 ONLY_IN_CLI = {"rich"}

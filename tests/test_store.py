@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telemetry.errors import StoreBusyError, StoreError
-from telemetry.fields import Field, ObjectList, Owner, Record, Scalar, ScalarList, Type
+from telemetry.fields import Field, ObjectList, Owner, Record, Scalar, ScalarList, ScalarMap, Type
 from telemetry.records import MINER_INFO, WORKER_INFO
 from telemetry.stores import (
     Batch,
@@ -72,6 +72,8 @@ def _values(declared: Type) -> st.SearchStrategy[Any]:
             return _OF_SCALAR[declared]
         case ScalarList():
             return st.lists(_OF_SCALAR[declared.element], max_size=3)
+        case ScalarMap():
+            return st.dictionaries(st.text(max_size=5), _OF_SCALAR[declared.value], max_size=3)
         case ObjectList():
             members = {member.name: _OF_SCALAR[member.type] for member in declared.members if not member.optional}
             optional = {member.name: _OF_SCALAR[member.type] for member in declared.members if member.optional}

@@ -126,6 +126,8 @@ def format_value(declared: Field | Member | None, value: Value | None) -> str:
         return format_number(value, declared.unit if declared else Unit.NONE)
     if isinstance(value, list):
         return _format_list(declared, value)
+    if isinstance(value, dict):
+        return "  ".join(f"{name or '?'} {format_value(None, one)}" for name, one in value.items()) or "none"
     return str(value)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from telemetry.fields import Deadband, Field, Member, ObjectList, Record, Scalar, ScalarList, Type
+from telemetry.fields import Deadband, Field, Member, ObjectList, Record, Scalar, ScalarList, ScalarMap, Type
 from telemetry.records import RECORDS
 from telemetry.units import Unit, format_number
 
@@ -33,6 +33,8 @@ def type_name(declared: Type) -> str:
             return declared.value
         case ScalarList(element=element):
             return f"list of {element.value}"
+        case ScalarMap(value=value):
+            return f"map to {value.value}"
         case ObjectList():
             return "list of objects"
 

@@ -7,7 +7,7 @@ that a newer agent adds; these may have any value but null.
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from telemetry.fields import Field, Member, ObjectList, Owner, Record, Scalar, ScalarList, Type
+from telemetry.fields import Field, Member, ObjectList, Owner, Record, Scalar, ScalarList, ScalarMap, Type
 from telemetry.records import RECORDS
 from telemetry.units import Unit
 
@@ -70,7 +70,9 @@ def _change(record: Record, owner: Owner) -> Schema:
     foreign = [name for name in record.by_name if name not in fields]
     text = f"A change of {record.name}: the fields that changed, of those that {owner.value} states."
     schema = _object(dict(_ENVELOPE) | fields, ("_epoch", "_seq", "_time"), text)
-    return schema | {"propertyNames": {"not": {"enum": foreign}}}
+    # A full report has no previous message, and nobody states another's fields.
+    whole = {"_full": {"properties": {"_prev": False}}}
+    return schema | {"dependentSchemas": whole, "propertyNames": {"not": {"enum": foreign}}}
 
 
 def _snapshot(record: Record) -> Schema:
@@ -99,6 +101,8 @@ def _type(declared: Type) -> Schema:
             return {"type": declared.value}
         case ScalarList(element=element):
             return {"type": "array", "items": {"type": element.value}}
+        case ScalarMap(value=element):
+            return {"type": "object", "additionalProperties": {"type": element.value}}
         case ObjectList(members=members):
             required = [member.name for member in members if not member.optional]
             properties = {member.name: _field(member) for member in members}
