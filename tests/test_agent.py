@@ -240,7 +240,7 @@ def test_an_interval_that_is_set_is_the_rate_that_is_seen(
         options = ("--data", str(data), "--broker", broker.url, "--config", str(data / "fast.toml"))
         aggregator = start("aggregator", *options, environment=environment)
         agent = _agent(start, broker, data, environment)
-        gaps.append(_gap(listener, topic, pick, 5 if settings is QUIET else 2))
+        gaps.append(_gap(listener, topic, pick, 5))
         agent.end()
         aggregator.end()
     # The machine may be late, by a little more than a tick of the aggregator, but never early.

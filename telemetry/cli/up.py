@@ -131,16 +131,18 @@ def _look_after(parts: list[Part], choice: Chosen, key: RecordKey, stop: _Stop) 
 
 
 def _show_live(database: Path, key: RecordKey) -> Generator[None, None, None]:
+    began = time.time_ns() // 1_000_000
     with Live("waiting for the first sample\n", console=console(), refresh_per_second=2) as live:
         while True:
-            snapshot = _read(database, key)
+            snapshot = _read(database, key, began)
             if snapshot is not None:
                 live.update(record_view(key, snapshot.values, snapshot.time))
             yield
 
 
 def _show_once(database: Path, key: RecordKey) -> Generator[None, None, None]:
-    while (snapshot := _read(database, key)) is None or "cpuLoad" not in snapshot.values:
+    began = time.time_ns() // 1_000_000
+    while (snapshot := _read(database, key, began)) is None or "cpuLoad" not in snapshot.values:
         yield
     console().print(record_view(key, snapshot.values, snapshot.time))
     sys.stdout.flush()
@@ -148,8 +150,8 @@ def _show_once(database: Path, key: RecordKey) -> Generator[None, None, None]:
         yield
 
 
-def _read(database: Path, key: RecordKey) -> Snapshot | None:
-    """This host's record, once it is there."""
+def _read(database: Path, key: RecordKey, began: int) -> Snapshot | None:
+    """This host's record, once it was sampled in this run, which began at `began` (Unix ms)."""
     if not database.exists():
         return None
     try:
@@ -158,4 +160,4 @@ def _read(database: Path, key: RecordKey) -> Snapshot | None:
     except TelemetryError:
         return None
     snapshot = MirroredRecord(key, stored).snapshot() if stored else None
-    return snapshot if snapshot is not None and snapshot.positions else None
+    return snapshot if snapshot is not None and snapshot.time >= began else None
