@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format generate bench clean
+.PHONY: help setup run test check format generate bench picture clean
 
 help:
 	@echo 'make TARGET [ARGS="..."], where TARGET is one of'
@@ -35,6 +35,9 @@ generate: setup ## write the generated files anew
 
 bench: setup ## measure (ARGS go to the benchmark)
 	@exec $(PYTHON) -m bench $(ARGS)
+
+picture: setup ## draw docs/picture.svg from what the commands print on this machine
+	@exec $(PYTHON) docs/picture.py
 
 clean: ## remove the environment, build outputs and caches, never the recorded data
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

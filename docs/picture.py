@@ -1,5 +1,6 @@
 """Make docs/picture.svg: the command line at work on this host, as it is. Run by `make picture`."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -38,9 +39,15 @@ def main() -> None:
 
 def _output(command: str, place: str) -> str:
     """What a command prints on a terminal."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     terminal = f"stty cols {WIDTH} rows 50; {command}"
     done = subprocess.run(
-        ["script", "-qec", terminal, "/dev/null"], cwd=place, capture_output=True, text=True, check=True
+        ["script", "-qec", terminal, "/dev/null"],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.replace("\r\n", "\n").rstrip()
 
