@@ -53,7 +53,8 @@ class Follower:
     """What is held of one agent's log.
 
     `position`: all up to it is held or lost; None until a batch says where the log begins. Ranges beyond it are
-    held too; between them are holes. `lost` counts the messages that will never come.
+    held too; between them are holes. `lost` counts the messages that will never come; only a full report after
+    `floor`, the last of them, makes a record whole again.
     """
 
     def __init__(self, epoch: int = 0) -> None:
@@ -62,7 +63,7 @@ class Follower:
         self.lost = 0
         self.beyond: list[tuple[int, int]] = []
         self.fulls: dict[str, int] = {}
-        self._floor = 0
+        self.floor = 0
 
     @classmethod
     def restored(
@@ -71,14 +72,9 @@ class Follower:
     ) -> "Follower":  # fmt: skip
         """A follower as it was stored."""
         follower = cls(epoch)
-        follower.position, follower.lost, follower._floor = position, lost, floor  # its own class
+        follower.position, follower.lost, follower.floor = position, lost, floor
         follower.beyond, follower.fulls = [(first, last) for first, last in beyond], dict(fulls)
         return follower
-
-    @property
-    def floor(self) -> int:
-        """The last position that was lost: only a full report after it makes a record whole again."""
-        return self._floor
 
     def arrive(self, position: Position) -> Arrival:
         """Take in the position of a message. A higher epoch begins a new log."""
@@ -124,7 +120,7 @@ class Follower:
 
     def is_whole(self, topic: str) -> bool:
         """Whether all of `topic` is held: no hole, and a full report since the last loss."""
-        return not self.has_hole and self.fulls.get(topic, 0) > self._floor
+        return not self.has_hole and self.fulls.get(topic, 0) > self.floor
 
     def is_mended(self, topics: Collection[str]) -> bool:
         """Whether nothing has to be asked of the agent."""
@@ -135,7 +131,7 @@ class Follower:
         return Position(self.epoch, self.position) if self.position is not None and self.is_whole(topic) else None
 
     def _begin(self, epoch: int) -> None:
-        self.epoch, self.position, self._floor = epoch, None, 0
+        self.epoch, self.position, self.floor = epoch, None, 0
         self.beyond.clear()
         self.fulls.clear()
 
@@ -149,7 +145,7 @@ class Follower:
     def _lose_up_to(self, first: int) -> None:
         assert self.position is not None
         self.lost += first - 1 - self.position
-        self.position = self._floor = first - 1
+        self.position = self.floor = first - 1
 
     def _hold(self, seq: int) -> bool:
         if self.position is not None and seq <= self.position:

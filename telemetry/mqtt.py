@@ -297,7 +297,8 @@ class Connection:
         if session.client.socket() is not None:
             timed_out = not session.ready and not self._stopping.is_set()
             session.client.disconnect()
-            session.client.loop_write() if session.client.want_write() else None
+            if session.client.want_write():
+                session.client.loop_write()
             if timed_out:
                 return f"{self._url}: no answer for {_CONNECT_TIMEOUT:.0f} s"
         return f"{self._url}: {session.refused or session.ended or 'connection closed'}"

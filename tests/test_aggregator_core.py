@@ -603,5 +603,9 @@ def test_a_topic_that_a_new_log_does_not_state_is_not_asked_for() -> None:
 def test_an_epoch_far_ahead_of_the_clock_is_refused() -> None:
     bench = Bench()
     bench.receive("miners/f01234/workers/seal01", b'{"_epoch":%d,"_seq":1,"_time":1}' % (2**53 - 1))
-    [rejected] = bench.core.take_batch().rejected
-    assert rejected.reason == "_epoch: more than ten years ahead"
+    backlog = b'{"epoch":%d,"first":1,"next":1,"messages":[]}' % (2**53 - 1)
+    bench.receive("telemetry/agents/f01234/seal01/backlog", backlog)
+    reasons = [row.reason for row in bench.core.take_batch().rejected]
+    assert reasons == ["epoch: more than ten years ahead"] * 2
+    bench.receive("miners/f01234/workers/seal01", b'{"_epoch":7,"_seq":1,"_time":1,"_full":true,"diskR":5}')
+    assert len(bench.core.take_batch().history) == 1

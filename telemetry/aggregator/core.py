@@ -154,10 +154,7 @@ class Core:
 
     def _apply(self, agent: AgentRecord, address: Address, change: Change, incoming: Incoming) -> bool:
         """Follow the log, and mirror what the message says; whether it was new."""
-        if change.epoch > incoming.time + _FARTHEST_EPOCH:
-            raise WireError("_epoch: more than ten years ahead")
-        if change.epoch > agent.follower.epoch:
-            agent.topics.clear()
+        _meet_epoch(agent, change.epoch, incoming)
         arrival = agent.follower.arrive(change.position)
         if arrival is Arrival.OLD_LOG:
             self._answer_old_log(agent, incoming.now)
@@ -205,6 +202,7 @@ class Core:
         agent = self._heard_agent(address, incoming)
         for topic, payload in batch.messages:
             self._late(agent, replace(incoming, topic=topic, payload=payload))
+        _meet_epoch(agent, batch.epoch, incoming)
         lost = agent.follower.lost
         if not agent.follower.begin_at(batch.epoch, batch.first):
             self._answer_old_log(agent, incoming.now)
@@ -321,3 +319,11 @@ class Core:
         if hosts is not None:
             return [RecordKey(miner, host) for host in hosts]
         return [key for key in self._records if key.minerId == miner]
+
+
+def _meet_epoch(agent: AgentRecord, epoch: int, incoming: Incoming) -> None:
+    """Before a log is followed: refuse a name that was never a clock, and forget what an older log had stated."""
+    if epoch > incoming.time + _FARTHEST_EPOCH:
+        raise WireError("epoch: more than ten years ahead")
+    if epoch > agent.follower.epoch:
+        agent.topics.clear()
