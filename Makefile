@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format generate bench picture clean
+.PHONY: help setup run demo test check format generate bench picture clean
 
 help:
 	@echo 'make TARGET [ARGS="..."], where TARGET is one of'
@@ -16,6 +16,9 @@ setup:
 # exec, so that the program is make's own child: a signal that make passes on reaches it, and no shell stays between.
 run: setup ## start the telemetry (ARGS go to `telemetry up`); Ctrl-C ends it
 	@exec .venv/bin/telemetry --end-with-parent $$PPID up $(ARGS)
+
+demo: setup ## show a simulated miner with 20 sealing hosts whose queues move (ARGS go to `telemetry simulate`)
+	@exec .venv/bin/telemetry --end-with-parent $$PPID simulate $(ARGS)
 
 test: setup ## run the tests (ARGS go to pytest)
 	@exec $(PYTHON) -m pytest $(ARGS)

@@ -55,16 +55,33 @@ class Prefixes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lotus:
+    """`[lotus]`: whether this machine's agent is also its miner's, and the network that the full node must be on.
+
+    `auto` is when the variables or repositories of Lotus tell of a lotus-miner on this machine; an empty network is
+    the one for which lotus-miner was built.
+    """
+
+    use: Literal["auto", "always", "never"] = "auto"
+    network: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intervals:
     """`[intervals]`, in seconds.
 
-    Agent: `host` between samples of the hardware, `push` the least time between two messages of changes,
-    `heartbeat` the longest silence, `full` between full reports. Aggregator: `snapshot` the least time between two
-    snapshots of a record, `refresh` the longest, `acknowledge` between acknowledgements, `stale` the silence after
-    which a host is stale, `lost` for how long a death must stand before it is believed.
+    Agent: `host` between samples of the hardware, `queues` between polls of the workers and of the chain's head,
+    `miner` between those of balances and sectors, `chain` between walks through all partitions, `push` the least time
+    between two messages of changes, `heartbeat` the longest silence, `full` between full reports. Aggregator:
+    `snapshot` the least time between two snapshots of a record, `refresh` the longest, `acknowledge` between
+    acknowledgements, `stale` the silence after which a host is stale, `lost` for how long a death must stand before it
+    is believed.
     """
 
     host: float = 10.0
+    queues: float = 30.0
+    miner: float = 60.0
+    chain: float = 300.0
     push: float = 5.0
     heartbeat: float = 60.0
     full: float = 900.0
@@ -77,23 +94,30 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
-    """`[sources.NAME]`: seconds between samples (0: as `intervals.host`), and how long one may take."""
+    """`[sources.NAME]`: seconds between samples (0: the usual), and how long one may take (unset: the usual)."""
 
     interval: float = 0.0
-    deadline: float = 5.0
+    deadline: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set. `deadbands` replaces declared deadbands, by field name, in the field's unit."""
+    """Everything that can be set. `deadbands` replaces declared deadbands, by field name, in the field's unit.
+
+    `hosts` gives the host on which a worker runs whose name is another, `overdue` the seconds after which a task is
+    overdue, by the task's short name.
+    """
 
     broker: Broker = field(default_factory=Broker)
     agent: Identity = field(default_factory=Identity)
     aggregator: Aggregator = field(default_factory=Aggregator)
     topics: Prefixes = field(default_factory=Prefixes)
     intervals: Intervals = field(default_factory=Intervals)
+    lotus: Lotus = field(default_factory=Lotus)
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     deadbands: Mapping[str, float] = field(default_factory=dict)
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    overdue: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_settings(*, text: str = "", file: str = "", environ: Mapping[str, str], options: Table) -> Settings:
@@ -134,7 +158,7 @@ def _path_of(variable: str) -> list[str]:
         if not source or not key:
             raise UsageError(f"environment: unknown {variable}; sources are set by TELEMETRY_SOURCES_NAME_INTERVAL")
         return [table, source, key]
-    if table == "deadbands":
+    if table in {"deadbands", "hosts", "overdue"}:
         return [table, rest]
     known = {f"{name}_{key}".upper() for name, section in _sections().items() for key in _keys(section)}
     name = variable.removeprefix(VARIABLE_PREFIX)

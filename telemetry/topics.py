@@ -1,9 +1,13 @@
-"""Topics, built and parsed in one place. The topic names the sender; no payload claims it."""
+"""Topics, built and parsed in one place. The topic names the sender; no payload claims it.
+
+A host's level of a topic is its name, percent-encoded where the name of a worker has other characters than a level may.
+"""
 
 import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from telemetry.errors import UsageError
 from telemetry.fields import Owner, Record
@@ -17,6 +21,8 @@ LONGEST_GRAFANA_TOPIC = 72
 
 _MINER_ID = re.compile(r"[ft]0[0-9]{1,19}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST_LEVEL = re.compile(r"(?:[A-Za-z0-9]|%[0-9A-F]{2})(?:[A-Za-z0-9._-]|%[0-9A-F]{2})*")
+_LONGEST_HOST_LEVEL = 255
 _PREFIX = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 
 
@@ -42,10 +48,15 @@ class RecordKey(NamedTuple):
 
 
 class AgentKey(NamedTuple):
-    """One agent: the host agent of a host, named as the host, or the miner agent, named MINER_AGENT."""
+    """One agent: the host agent of a host, named as the host's level of a topic, or the miner agent, MINER_AGENT."""
 
     minerId: str  # noqa: N815  # the field's name
     agent: str
+
+    @classmethod
+    def of(cls, record: RecordKey) -> "AgentKey":
+        """The agent whose presence tells of a record."""
+        return cls(record.minerId, MINER_AGENT if record.hostName is None else host_level(record.hostName))
 
     @property
     def client_id(self) -> str:
@@ -55,7 +66,7 @@ class AgentKey(NamedTuple):
     @property
     def record(self) -> RecordKey:
         """The record whose presence is this agent's."""
-        return RecordKey(self.minerId, None if self.agent == MINER_AGENT else self.agent)
+        return RecordKey(self.minerId, None if self.agent == MINER_AGENT else unquote(self.agent))
 
     def __str__(self) -> str:
         return f"{self.minerId}/{self.agent}"
@@ -150,7 +161,7 @@ class Topics:
         return None
 
     def _record(self, record: RecordKey, last: str = "") -> str:
-        middle = "" if record.hostName is None else f"/workers/{record.hostName}"
+        middle = "" if record.hostName is None else f"/workers/{host_level(record.hostName)}"
         return f"{self.records}/{record.minerId}{middle}" + (f"/{last}" if last else "")
 
     def _agent(self, agent: AgentKey, last: str) -> str:
@@ -169,20 +180,19 @@ def _parse_record(levels: list[str]) -> Address | None:
             return Address(Channel.RESUBSCRIBE, RecordKey(miner), AgentKey(miner, MINER_AGENT))
         case [miner, last] if is_miner_id(miner) and last in _RECORD_CHANNELS:
             return Address(_RECORD_CHANNELS[last], RecordKey(miner), AgentKey(miner, MINER_AGENT))
-        case [miner, "workers", host, *rest] if is_miner_id(miner) and is_host_name(host):
-            return _parse_worker(miner, host, rest)
+        case [miner, "workers", level, *rest] if is_miner_id(miner) and _is_host_level(level):
+            return _parse_worker(RecordKey(miner, unquote(level)), rest)
     return None
 
 
-def _parse_worker(miner: str, host: str, rest: list[str]) -> Address | None:
-    record = RecordKey(miner, host)
+def _parse_worker(record: RecordKey, rest: list[str]) -> Address | None:
     match rest:
         case []:
-            return Address(Channel.CHANGE, record, AgentKey(miner, host), Owner.HARDWARE)
+            return Address(Channel.CHANGE, record, AgentKey.of(record), Owner.HARDWARE)
         case ["tasks"]:
-            return Address(Channel.CHANGE, record, AgentKey(miner, MINER_AGENT), Owner.TASKS)
+            return Address(Channel.CHANGE, record, AgentKey(record.minerId, MINER_AGENT), Owner.TASKS)
         case [last] if last in _RECORD_CHANNELS:
-            return Address(_RECORD_CHANNELS[last], record, AgentKey(miner, host))
+            return Address(_RECORD_CHANNELS[last], record, AgentKey.of(record))
     return None
 
 
@@ -199,8 +209,7 @@ def _parse_agent(levels: list[str]) -> Address | None:
 
 def sender_of(record: RecordKey, owner: Owner) -> AgentKey:
     """The agent that states a part of a record."""
-    host = record.hostName if owner is Owner.HARDWARE else None
-    return AgentKey(record.minerId, host or MINER_AGENT)
+    return AgentKey.of(record) if owner is Owner.HARDWARE else AgentKey(record.minerId, MINER_AGENT)
 
 
 def is_miner_id(text: str) -> bool:
@@ -209,12 +218,47 @@ def is_miner_id(text: str) -> bool:
 
 
 def is_host_name(text: str) -> bool:
-    """Whether the text can be a host's level of a topic."""
+    """Whether the text can be the name of a host with an agent: it is a level of a topic as it stands."""
     return _HOST_NAME.fullmatch(text) is not None
 
 
+def is_worker_host(text: str) -> bool:
+    """Whether a host that a worker names can have a record: any name, unless it is absurdly long."""
+    return bool(text) and len(host_level(text)) <= _LONGEST_HOST_LEVEL
+
+
+def host_level(name: str) -> str:
+    """A host's level of a topic: its name, percent-encoded as UTF-8 (RFC 3986) but for A-Z a-z 0-9 . _ -
+
+    The first character is encoded also where it is . _ or - so that no host is taken for MINER_AGENT, and where the
+    name is longer than an agent's may be: what has no % is the name of a host with an agent.
+    """
+    if is_host_name(name):
+        return name
+    level = _percent_encoded(name)
+    if "%" in level[:1] or (name[0].isalnum() and "%" in level):
+        return level
+    return f"%{ord(name[0]):02X}{level[1:]}"
+
+
+def _percent_encoded(text: str) -> str:
+    return quote(text, safe="").replace("~", "%7E")
+
+
+def _is_host_level(text: str) -> bool:
+    """Whether a level is a host's, in its one form: another would be a second record of the same host."""
+    if is_host_name(text):
+        return True
+    if len(text) > _LONGEST_HOST_LEVEL or _HOST_LEVEL.fullmatch(text) is None:
+        return False
+    try:
+        return host_level(unquote(text, errors="strict")) == text
+    except UnicodeDecodeError:
+        return False
+
+
 def _is_agent_name(text: str) -> bool:
-    return text == MINER_AGENT or is_host_name(text)
+    return text == MINER_AGENT or _is_host_level(text)
 
 
 def require_miner_id(text: str) -> str:
@@ -230,6 +274,13 @@ def require_host_name(text: str) -> str:
         raise UsageError(
             f"host name {text!r}: expected 1 to 63 of A-Z a-z 0-9 . _ - beginning with a letter or digit; set --name"
         )
+    return text
+
+
+def require_record_host(text: str) -> str:
+    """The text, or UsageError when no record can be of such a host."""
+    if not is_worker_host(text):
+        raise UsageError(f"host name {text[:80]!r}: expected the name of a host, as `telemetry ls` lists it")
     return text
 
 

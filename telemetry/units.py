@@ -35,7 +35,9 @@ def format_number(value: float, unit: Unit) -> str:
     """A number with its unit as people write it: `1.5 GiB`, `37.5 %`, `12`."""
     style = unit.value
     if style.step is None:
-        text = f"{value:,}" if isinstance(value, int) else f"{value:,.9f}".rstrip("0").rstrip(".")
+        # What has no unit is a number by name, such as a sector's.
+        grouped = f"{value:,}" if style.symbol else f"{value}"
+        text = grouped if isinstance(value, int) else f"{value:,.9f}".rstrip("0").rstrip(".")
         return text if style.symbol in {"", "1"} else f"{text} {style.symbol}"
     scaled, power = float(value), 0
     while abs(scaled) >= style.step and power < len(_PREFIXES) - 1:

@@ -227,7 +227,12 @@ def test_a_miner_id_that_is_none_is_shown(told: Told, command: str, miner: str) 
 
 @pytest.mark.parametrize("host", ["-seal", "a/b", "#", "", "x" * 64, "_miner"])
 def test_a_host_name_that_is_none_is_shown(told: Told, host: str) -> None:
-    assert repr(host) in _one_line(told(2, "show", "f01234", "--", host))
+    assert repr(host) in _one_line(told(2, "agent", f"--name={host}"))
+
+
+@pytest.mark.parametrize("host", ["", "x" * 300])
+def test_a_host_that_no_worker_can_name_is_shown(told: Told, host: str) -> None:
+    assert repr(host[:80]) in _one_line(told(2, "show", "f01234", "--", host))
 
 
 @pytest.mark.parametrize("command", [("ls",), ("show", "f01234")])

@@ -201,13 +201,13 @@ def test_the_miner_of_the_contract_has_these_values() -> None:
         "recoverySectors": 1,
         "deadlineIndex": 4, "deadlineOpen": 860904, "deadlineClose": 860964, "deadlinePartitions": 1,
         "deadlineProven": 1, "deadlineFaults": 1,
-        "chainHeight": 4863283, "chainLag": 12.5,
+        "chainHeight": 4863283, "chainLag": 12.5, "chainBehind": 0,
     }  # fmt: skip
 
 
 def test_every_field_but_those_of_other_sources_is_produced() -> None:
     elsewhere = {
-        *("minerId", "unassignedQueue", "unassignedTasks"),
+        *("minerId", "unassignedQueue", "unassignedTasks", "returnedTasks"),
         *("lotusState", "minerVersion", "nodeVersion", "minerStart"),
     }
     assert set(values_of(MINER)) == set(MINER_INFO.by_name) - elsewhere

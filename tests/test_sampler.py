@@ -6,6 +6,7 @@ from telemetry.sources import Reading, Source
 
 class _Named:
     fields = ()
+    host_fields = ()
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -7,21 +7,21 @@ import logging
 import queue
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from telemetry import __version__, mqtt
-from telemetry.agent.report import ProblemLog, Report
+from telemetry.agent.report import ProblemLog, Report, Reports
 from telemetry.agent.sampler import SECOND_SAMPLE, Plan, Sampler, Samples
-from telemetry.agent.state import EpochFile
+from telemetry.agent.state import EpochFile, HostFile
 from telemetry.config import Intervals
 from telemetry.errors import WireError
-from telemetry.fields import Deadband, Owner
+from telemetry.fields import Owner, Value
 from telemetry.follow import Publisher
 from telemetry.topics import AgentKey, Channel, Topics
 from telemetry.wire import (
     LARGEST_PAYLOAD,
     Backlog,
-    Change,
     Presence,
     PresenceState,
     decode_ack,
@@ -43,7 +43,7 @@ _CLOSE_TIMEOUT = 2.0
 
 
 class Agent:
-    """The agent of one host: one report, stated by its sources."""
+    """The agent of one host or one miner: the reports that its sources state, in one log."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class Agent:
         intervals: Intervals,
         deadbands: Mapping[str, float],
         topics: Topics,
-        epochs: EpochFile,
+        state: Path,
     ) -> None:
-        self.key, self._intervals, self._topics, self._epochs = key, intervals, topics, epochs
-        record = key.record
-        own = {name: Deadband(absolute=value) for name, value in deadbands.items()}
-        self._report = Report(topics.change(record, owner), record.record.owned_by(owner), own)
+        self.key, self._intervals, self._topics = key, intervals, topics
+        self._epochs, self._hosts = epochs, hosts = EpochFile(state, key), HostFile(state, key)
+        known = hosts.last()
+        self._reports = Reports(key, owner=owner, topics=topics, deadbands=deadbands, known_hosts=known)
         self._publisher = Publisher(epochs.begin(_now()))
         self._inbox: queue.SimpleQueue[mqtt.Event | Samples | None] = queue.SimpleQueue()
         self._sampler = Sampler(plans, self._inbox.put)
@@ -70,7 +70,7 @@ class Agent:
         self._online = False
         self._routine_due: float | None = None
         self._asked = -_ROUTINE_SPACING
-        self._began = self._full_due = self._sent = self._pushed = time.monotonic()
+        self._began = self._sent = time.monotonic()
         self._problems = ProblemLog()
         self._outage = ""
 
@@ -108,7 +108,8 @@ class Agent:
             self._do_what_is_due()
         self._sampler.stop()
         if self._online:
-            self._push()
+            for report in self._known_reports():
+                self._push(report)
             self._publish_presence(PresenceState.STOPPED)
         link.close(_CLOSE_TIMEOUT)
 
@@ -121,11 +122,17 @@ class Agent:
     def _next_due(self) -> float:
         due = [self._sampler.next_deadline(), self._routine_due]
         if self._online:
-            due += [self._sent + self._intervals.heartbeat, self._full_due, self._push_due()]
+            due += [self._sent + self._intervals.heartbeat, *map(self._due_of, self._reports)]
         return min((one for one in due if one is not None), default=time.monotonic() + 60)
 
-    def _push_due(self) -> float | None:
-        return self._pushed + self._intervals.push if self._report.values.changed else None
+    def _due_of(self, report: Report) -> float | None:
+        """When something of a report has to be published next."""
+        if not report.is_known:
+            return None
+        return min(report.full_due, self._push_due(report)) if report.values.changed else report.full_due
+
+    def _push_due(self, report: Report) -> float:
+        return report.pushed + self._intervals.push
 
     def _take_in(self, event: mqtt.Event | Samples) -> None:
         match event:
@@ -148,18 +155,23 @@ class Agent:
             self._publish_due(now)
 
     def _publish_due(self, now: float) -> None:
-        push_due = self._push_due()
-        if now >= self._full_due:
-            self._publish_full()
-        elif push_due is not None and now >= push_due:
-            self._push()
-        elif now >= self._sent + self._intervals.heartbeat:
-            self._send(self._publisher.change(self._report.topic, time=_now(), values={}))
+        for report in list(self._known_reports()):
+            if now >= report.full_due:
+                self._publish_full(report)
+            elif report.values.changed and now >= self._push_due(report):
+                self._push(report)
+        if now >= self._sent + self._intervals.heartbeat:
+            self._send(self._reports.own, {})
+
+    def _known_reports(self) -> Iterator[Report]:
+        return (report for report in self._reports if report.is_known)
 
     def _sampled(self, samples: Samples) -> None:
         for sampled in samples:
-            self._report.update(sampled)
+            self._reports.take_in(sampled)
             self._problems.tell(sampled.source, sampled.reading)
+            if sampled.source.host_fields:
+                self._hosts.keep(self._reports.hosts)
 
     def _connected(self, session: str) -> None:
         self._session, self._outage = session, ""
@@ -208,40 +220,46 @@ class Agent:
     def _connect_routine(self) -> None:
         """Pending changes, presence, full reports, and what is left of the log: nothing, for it is kept in memory."""
         self._routine_due, self._online = None, True
-        self._push()
+        reports = list(self._known_reports())
+        for report in reports:
+            if report.values.taken:
+                self._push(report)
         self._publish_presence(PresenceState.ONLINE)
-        self._publish_full()
+        for report in reports:
+            self._publish_full(report)
         after = self._publisher.next
         empty = Backlog(epoch=self._publisher.epoch, first=after, next=after)
         self._publish(mqtt.Outgoing(topic=self._topics.backlog(self.key), payload=encode_backlog(empty)))
 
-    def _push(self) -> None:
-        if self._report.values.changed:
-            taken = self._report.values.take()
-            self._pushed = time.monotonic()
-            self._send(
-                self._publisher.change(self._report.topic, time=self._report.time, values=taken.values, gone=taken.gone)
-            )
+    def _push(self, report: Report) -> None:
+        if report.values.changed:
+            taken = report.values.take()
+            report.pushed = time.monotonic()
+            self._send(report, taken.values, gone=taken.gone)
 
-    def _publish_full(self) -> None:
-        self._push()
-        self._send(
-            self._publisher.change(
-                self._report.topic, time=self._report.time, values=self._report.values.taken, full=True
-            )
-        )
+    def _publish_full(self, report: Report) -> None:
+        """Report all of it, which carries what was last sent: what has changed since is sent before."""
+        if report.values.taken:
+            self._push(report)
+        else:
+            report.values.take()
+        self._send(report, report.values.taken, full=True)
         # Agents that started together must not report together for ever.
         spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreading load is no secret
-        self._full_due = time.monotonic() + self._intervals.full * spread
+        report.full_due = time.monotonic() + self._intervals.full * spread
+        self._reports.drop_ended(report)
 
-    def _send(self, change: Change) -> None:
+    def _send(
+        self, report: Report, values: Mapping[str, Value], *, gone: tuple[str, ...] = (), full: bool = False
+    ) -> None:
+        """Publish the next message of the log. Without values and gone names it is a heartbeat."""
+        sampled = report.time if values or gone or full else _now()
+        change = self._publisher.change(report.topic, time=sampled, values=values, gone=gone, full=full)
         payload = encode_change(change)
         if len(payload) > LARGEST_PAYLOAD:
-            _log.error(
-                "%s: message of %d bytes not sent: at most %d", self._report.topic, len(payload), LARGEST_PAYLOAD
-            )
+            _log.error("%s: message of %d bytes not sent: at most %d", report.topic, len(payload), LARGEST_PAYLOAD)
             return
-        self._publish(mqtt.Outgoing(topic=self._report.topic, payload=payload))
+        self._publish(mqtt.Outgoing(topic=report.topic, payload=payload))
 
     def _publish_presence(self, state: PresenceState) -> None:
         presence = Presence(

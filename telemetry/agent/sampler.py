@@ -17,7 +17,7 @@ from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from telemetry.errors import SourceError
-from telemetry.sources import Reading, Source
+from telemetry.sources import Reading, Source, WithheldError, unread
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +30,36 @@ CLOCK_STEP = 1.0
 PATIENCE = 0.1
 """Seconds for which a source may let the others of its round wait."""
 
+REST = 3.0
+"""How long a slow source is left alone, as a multiple of the time that its last sample took: what is overloaded is
+asked less, not more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A source, the seconds between its samples, and the seconds that one may take."""
+    """A source, the seconds between its samples, and the seconds that one may take.
+
+    `second`: seconds from the first sample to the second. `retry`: seconds to the next try where nothing could be
+    read, if that is to be sooner than the interval.
+    """
 
     source: Source
     interval: float
     deadline: float
+    second: float = SECOND_SAMPLE
+    retry: float | None = None
+
+    @property
+    def tick(self) -> float:
+        """Seconds between looks at whether it is due."""
+        return self.interval if self.retry is None else min(self.interval, self.retry)
+
+    def is_left_alone_for(self, reading: Reading, took: float) -> float:
+        """Seconds from the beginning of a sample in which there is no other."""
+        failed = not reading.values and reading.hosts is None
+        # A tick comes a little early or late.
+        rest = self.interval - self.tick / 2 if self.tick < self.interval and not failed else 0.0
+        return max(rest, took + REST * took if took > PATIENCE else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +83,7 @@ class Sampler:
         self._deliver = deliver
         self._running: dict[str, float] = {}
         self._late: set[str] = set()
+        self._left_alone: dict[str, float] = {}
         self._lock = threading.Lock()
         self._worker = _Worker()
         self._clock_offset = time.time() - time.monotonic()
@@ -68,12 +91,13 @@ class Sampler:
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": DebugExecutor()}, daemon=True)
 
     def start(self) -> None:
-        """Begin: every source at once, again after SECOND_SAMPLE, and from then on at its interval."""
-        self._add_job(list(self._plans.values()))
-        again = datetime.now(UTC) + timedelta(seconds=SECOND_SAMPLE)
-        for interval in {plan.interval for plan in self._plans.values()}:
-            plans = [plan for plan in self._plans.values() if plan.interval == interval]
-            self._add_job(plans, trigger="interval", seconds=interval, start_date=again)
+        """Begin: every source at once, a second time after `second`, and from then on at its interval."""
+        plans = list(self._plans.values())
+        self._add_job(plans)
+        now = datetime.now(UTC)
+        for tick, second in sorted({(plan.tick, plan.second) for plan in plans}):
+            together = [plan for plan in plans if (plan.tick, plan.second) == (tick, second)]
+            self._add_job(together, trigger="interval", seconds=tick, start_date=now + timedelta(seconds=second))
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -109,8 +133,13 @@ class Sampler:
 
     def _run_round(self, plans: list[Plan]) -> None:
         """Sample the sources that are not held up still, and deliver what they gave together."""
+        now = time.monotonic()
         with self._lock:
-            free = [plan.source for plan in plans if plan.source.name not in self._running]
+            free = [
+                plan.source
+                for plan in plans
+                if plan.source.name not in self._running and now >= self._left_alone.get(plan.source.name, now)
+            ]
         one = _Round(free, self._sample, self._deliver)
         self._worker.take(one, 0)
         while not one.is_done(PATIENCE) and (owner := one.pass_on()) is not None:
@@ -125,26 +154,28 @@ class Sampler:
         began = _now()
         reading = _read(source)
         with self._lock:
-            del self._running[source.name]
+            since = self._running.pop(source.name)
+            left_alone = self._plans[source.name].is_left_alone_for(reading, time.monotonic() - since)
+            self._left_alone[source.name] = since + left_alone
             was_late = source.name in self._late
             self._late.discard(source.name)
         return None if was_late else Sampled(source, began, reading)
 
 
 def _missed(plan: Plan) -> Sampled:
-    reason = f"no answer for {plan.deadline:g} s"
-    reading = Reading(values={}, problems=dict.fromkeys(plan.source.fields, reason))
-    return Sampled(plan.source, _now(), reading)
+    return Sampled(plan.source, _now(), unread(plan.source, f"no answer for {plan.deadline:g} s"))
 
 
 def _read(source: Source) -> Reading:
     try:
         return source.sample()
+    except WithheldError:
+        return unread(source, None)
     except SourceError as error:
-        return Reading(values={}, problems=dict.fromkeys(source.fields, str(error)))
+        return unread(source, str(error))
     except Exception as error:  # noqa: BLE001  # a source with a defect must not cost the others
         _log.debug("source %s", source.name, exc_info=True)
-        return Reading(values={}, problems=dict.fromkeys(source.fields, f"{type(error).__name__}: {error}"))
+        return unread(source, f"{type(error).__name__}: {error}")
 
 
 class _Round:

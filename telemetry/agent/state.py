@@ -1,11 +1,57 @@
-"""What an agent keeps on disk between two runs: the name of its last log."""
+"""What an agent keeps on disk between two runs: the name of its last log, of its miner, and of the hosts it told of.
+
+A directory that cannot be written is said and lived with.
+"""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-from telemetry.topics import AgentKey
+import orjson
+
+from telemetry.topics import AgentKey, is_miner_id, is_worker_host
 
 _log = logging.getLogger(__name__)
+
+
+class MinerFile:
+    """The id of the miner that this machine's Lotus said it is, for when it is down."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "miner"
+
+    def keep(self, miner: str) -> None:
+        """Remember it."""
+        if miner != self.last():
+            _write(self._path, miner)
+
+    def last(self) -> str | None:
+        """What was kept last."""
+        text = _read(self._path).strip()
+        return text if is_miner_id(text) else None
+
+
+class HostFile:
+    """The worker hosts of which a miner's agent has told something, and so has to take it back when they are gone."""
+
+    def __init__(self, directory: Path, key: AgentKey) -> None:
+        self._path = directory / f"{key.client_id}.hosts"
+        self._kept = self.last()
+
+    def keep(self, hosts: Sequence[str]) -> None:
+        """Remember them."""
+        if list(hosts) != self._kept:
+            self._kept = list(hosts)
+            _write(self._path, orjson.dumps(self._kept).decode())
+
+    def last(self) -> list[str]:
+        """What was kept last."""
+        try:
+            hosts = orjson.loads(_read(self._path))
+        except orjson.JSONDecodeError:
+            return []
+        named = hosts if isinstance(hosts, list) else []
+        return [host for host in named if isinstance(host, str) and is_worker_host(host)]
 
 
 class EpochFile:
@@ -19,18 +65,30 @@ class EpochFile:
         return self.keep(max(now, self._last() + 1))
 
     def keep(self, epoch: int) -> int:
-        """Remember an epoch; a directory that cannot be written is said and lived with."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_suffix(".partial")
-            partial.write_text(f"{epoch}\n")
-            partial.replace(self._path)
-        except OSError as error:
-            _log.warning("state not kept in %s: %s", self._path.parent, error.strerror)
+        """Remember an epoch."""
+        _write(self._path, f"{epoch}")
         return epoch
 
     def _last(self) -> int:
         try:
-            return int(self._path.read_text())
-        except (OSError, ValueError):
+            return int(_read(self._path))
+        except ValueError:
             return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file's text, or leave it as it was."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(f"{text}\n")
+        partial.replace(path)
+    except OSError as error:
+        _log.warning("state not kept in %s: %s", path.parent, error.strerror)

@@ -279,7 +279,7 @@ class Core:
     def _mirror_net_state(self, record: MirroredRecord) -> bool:
         if record.key.hostName is None:
             return False
-        agent = self._agents.get(AgentKey(record.key.minerId, record.key.hostName))
+        agent = self._agents.get(AgentKey.of(record.key))
         if agent is None or agent.state is NetState.UNKNOWN:
             return False
         return record.state("netState", agent.state.value)

@@ -23,12 +23,13 @@ COMMANDS = {
     "watch": "records as they change, through the broker",
     "resubscribe": "have a miner's snapshots published again",
     "forget": "remove a host or miner that is gone for good",
+    "simulate": "a fleet to try on, with a Lotus that is simulated",
     "check": "what works on this machine, and what to do about the rest",
     "fields": "the catalogue of fields",
 }
 
 
-SERVERS = {"up", "agent", "aggregator", "broker"}
+SERVERS = {"up", "agent", "aggregator", "broker", "simulate"}
 """Commands that run until Ctrl-C or SIGTERM, and end with status 0."""
 
 

@@ -1,33 +1,29 @@
-"""Sample this host's hardware, and publish what changed."""
+"""Sample this host's hardware, and the Lotus of its miner if it has one, and publish what changed."""
 
 import argparse
+import logging
 import signal
-import socket
+import threading
+from collections.abc import Sequence
 
 from telemetry.agent.agent import Agent
+from telemetry.agent.plans import host_plans, miner_plans, require_known_names
 from telemetry.agent.sampler import Plan
-from telemetry.agent.state import EpochFile
+from telemetry.cli.identity import MINER_HELP, host_name, is_miner_host, learn_miner
 from telemetry.cli.logs import start_logging
 from telemetry.cli.options import Chosen, add_broker, add_common, chosen
-from telemetry.config import Settings, SourceSettings, require_known
 from telemetry.fields import Owner
 from telemetry.mqtt import BrokerUrl, Connection
-from telemetry.records import WORKER_INFO
-from telemetry.sources import Source
-from telemetry.sources.gpu import Gpu
-from telemetry.sources.host import CpuTemperature, System
-from telemetry.sources.mounts import Disks
-from telemetry.topics import AgentKey, require_host_name, require_miner_id
+from telemetry.topics import MINER_AGENT, AgentKey, RecordKey
 
-NO_MINER = "f00"
-"""The miner id where neither a setting nor a Lotus tells one."""
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_common(parser)
     add_broker(parser)
-    parser.add_argument("--miner", dest="miner_id", metavar="ID", help=f"the miner it works for (default: {NO_MINER})")
+    parser.add_argument("--miner", dest="miner_id", metavar="ID", help=MINER_HELP)
     parser.add_argument("--name", dest="host_name", help="the host's name (default: that of the machine)")
     parser.add_argument("--state", metavar="DIR", help="what it keeps between two runs (default: agent in --data)")
 
@@ -36,55 +32,79 @@ def run(arguments: argparse.Namespace) -> int:
     """Sample until Ctrl-C or SIGTERM."""
     choice = chosen(arguments)
     start_logging("agent")
-    url = BrokerUrl.parse(choice.broker)
-    agent = _make(choice)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: agent.stop())
-    connection = Connection(
-        url,
+    BrokerUrl.parse(choice.broker)
+    require_known_names(choice.settings)
+    host, stop = host_name(choice.settings), AgentStop()
+    miner = learn_miner(choice, stop.wait, _log.warning)
+    if miner is not None:
+        run_agents(_agents(choice, RecordKey(miner, host)), choice, stop)
+    return 0
+
+
+def _agents(choice: Chosen, host: RecordKey) -> list[Agent]:
+    """The host's agent, and the miner's where it runs."""
+    settings = choice.settings
+    agents = [make_agent(choice, AgentKey.of(host), Owner.HARDWARE, host_plans(settings))]
+    if is_miner_host(settings):
+        plans = miner_plans(settings, host.minerId)
+        agents.append(make_agent(choice, AgentKey(host.minerId, MINER_AGENT), Owner.MINER, plans))
+    return agents
+
+
+def make_agent(choice: Chosen, key: AgentKey, owner: Owner, plans: list[Plan]) -> Agent:
+    """An agent by the settings."""
+    settings = choice.settings
+    return Agent(
+        key,
+        owner=owner,
+        plans=plans,
+        intervals=settings.intervals,
+        deadbands=settings.deadbands,
+        topics=choice.topics,
+        state=choice.state,
+    )
+
+
+class AgentStop:
+    """Ctrl-C or SIGTERM, and the agents that it ends."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self.agents: Sequence[Agent] = ()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self._asked.set()
+        for agent in self.agents:
+            agent.stop()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, but not longer than until the signal; whether it came."""
+        return self._asked.wait(seconds)
+
+
+def run_agents(agents: Sequence[Agent], choice: Chosen, stop: AgentStop) -> None:
+    """Run agents until stopped, each with a connection of its own; the first one in this thread."""
+    stop.agents = agents
+    if stop.wait(0):
+        return
+    first, *others = [(agent, _connection(agent, choice)) for agent in agents]
+    threads = [threading.Thread(target=agent.run, args=(link,), name=str(agent.key)) for agent, link in others]
+    for thread in threads:
+        thread.start()
+    agent, link = first
+    agent.run(link)
+    for thread in threads:
+        thread.join()
+
+
+def _connection(agent: Agent, choice: Chosen) -> Connection:
+    return Connection(
+        BrokerUrl.parse(choice.broker),
         client_id=agent.key.client_id,
         deliver=agent.deliver,
         filters=agent.filters,
         will=agent.will,
         protocol=choice.settings.broker.protocol,
     )
-    agent.run(connection)
-    return 0
-
-
-def _make(choice: Chosen) -> Agent:
-    settings = choice.settings
-    key = agent_key(settings)
-    return Agent(
-        key,
-        owner=Owner.HARDWARE,
-        plans=host_plans(settings),
-        intervals=settings.intervals,
-        deadbands=settings.deadbands,
-        topics=choice.topics,
-        epochs=EpochFile(choice.state, key),
-    )
-
-
-def agent_key(settings: Settings) -> AgentKey:
-    """Whom the settings make this machine's host agent."""
-    miner = require_miner_id(settings.agent.miner or NO_MINER)
-    return AgentKey(miner, require_host_name(settings.agent.name or socket.gethostname()))
-
-
-def host_sources() -> tuple[Source, ...]:
-    """All sources of a host. A new one is an entry here."""
-    return (System(), CpuTemperature(), Disks(), Gpu())
-
-
-def host_plans(settings: Settings) -> list[Plan]:
-    """Each source of the host with its interval and deadline. Raises UsageError for a source that is not known."""
-    require_known(settings.deadbands, WORKER_INFO.owned_by(Owner.HARDWARE), "deadbands")
-    sources = host_sources()
-    require_known(settings.sources, [source.name for source in sources], "sources")
-    plans = []
-    for source in sources:
-        own = settings.sources.get(source.name, SourceSettings())
-        interval = own.interval or settings.intervals.host
-        plans.append(Plan(source=source, interval=interval, deadline=own.deadline))
-    return plans

@@ -10,15 +10,16 @@ from dataclasses import asdict, dataclass
 import orjson
 from rich.text import Text
 
-from telemetry.cli.agent import agent_key, host_plans, host_sources
+from telemetry.agent.plans import host_sources, miner_environment, require_known_names
 from telemetry.cli.exchange import connect, follow
+from telemetry.cli.identity import NO_MINER, host_name, is_miner_host, learn_miner
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen
 from telemetry.cli.tables import console, count_of
 from telemetry.errors import SourceError, TelemetryError
 from telemetry.mosquitto import find_mosquitto
 from telemetry.sources import Source
 from telemetry.stores.reading import is_served, open_reader
-from telemetry.topics import LONGEST_GRAFANA_TOPIC
+from telemetry.topics import LONGEST_GRAFANA_TOPIC, RecordKey
 from telemetry.units import Unit, format_number
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -59,28 +60,53 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _look(choice: Chosen) -> Iterator[Finding]:
-    host_plans(choice.settings)
+    require_known_names(choice.settings)
     yield Finding("ok", "settings", "every name and value is known")
-    yield from _look_at_names(choice)
+    miner = learn_miner(choice, _never_wait, _say_nothing)
+    yield _look_at_names(choice, miner)
     yield _look_at_mosquitto()
-    yield _look_at_broker(choice)
+    yield _look_at_broker(choice, RecordKey(miner or NO_MINER, host_name(choice.settings)))
     yield _look_at_database(choice)
     yield _look_at_aggregator(choice)
     yield _look_at_space(choice)
     for source in host_sources():
         yield _look_at_source(source)
+    if is_miner_host(choice.settings):
+        yield from _look_at_lotus(choice, miner or NO_MINER)
 
 
-def _look_at_names(choice: Chosen) -> Iterator[Finding]:
-    key = agent_key(choice.settings)
-    topic = choice.topics.snapshot(key.record)
+def _never_wait(_: float) -> bool:
+    return True
+
+
+def _say_nothing(_: str) -> None:
+    """What Lotus lacks is found below."""
+
+
+def _look_at_names(choice: Chosen, miner: str | None) -> Finding:
+    if miner is None:
+        return Finding("fail", "topic", "the miner's id is not known: Lotus alone knows it, and does not answer")
+    record = RecordKey(miner, host_name(choice.settings))
+    topic = choice.topics.snapshot(record)
     if len(topic) > LONGEST_GRAFANA_TOPIC:
-        text = (
-            f"{topic}: {len(topic)} characters, Grafana follows at most {LONGEST_GRAFANA_TOPIC}; set a shorter --name"
-        )
-        yield Finding("warn", "topic", text)
-    else:
-        yield Finding("ok", "topic", f"this machine's agent would report as {key.record}: {topic}")
+        limit = f"{len(topic)} characters, Grafana follows at most {LONGEST_GRAFANA_TOPIC}"
+        return Finding("warn", "topic", f"{topic}: {limit}; set a shorter --name")
+    return Finding("ok", "topic", f"this machine's agent would report as {record}: {topic}")
+
+
+def _look_at_lotus(choice: Chosen, miner: str) -> Iterator[Finding]:
+    environment = miner_environment(choice.settings, miner)
+    for check in environment.verdict.checks:
+        if check.problem is None:
+            yield Finding("ok", check.subject, check.found)
+        else:
+            yield Finding("fail", check.subject, f"{check.problem}: {check.remedy}")
+    try:
+        alerts = environment.alerts()
+    except SourceError:
+        return
+    if alerts:
+        yield Finding("warn", "alerts", f"{', '.join(alerts)}: see `lotus-miner log alerts`")
 
 
 def _look_at_mosquitto() -> Finding:
@@ -92,8 +118,7 @@ def _look_at_mosquitto() -> Finding:
     return Finding("ok", "mosquitto", f"{program}, {lines[0] if lines else 'version unknown'}")
 
 
-def _look_at_broker(choice: Chosen) -> Finding:
-    key = agent_key(choice.settings).record
+def _look_at_broker(choice: Chosen, key: RecordKey) -> Finding:
     try:
         with follow(choice, key) as fleet:
             connect(fleet)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from telemetry.config import Settings, Table, read_settings
 from telemetry.errors import UsageError
-from telemetry.topics import RecordKey, Topics, require_host_name, require_miner_id, require_prefix
+from telemetry.topics import RecordKey, Topics, require_miner_id, require_prefix, require_record_host
 
 DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
 """Where a broker is that nobody named."""
@@ -51,9 +51,9 @@ class Chosen:
         return _read(str(beside)).strip()
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser, *, data: str = DEFAULT_DATA) -> None:
     """`--data` and `--config`."""
-    parser.add_argument("--data", metavar="DIR", default=DEFAULT_DATA, help="data directory (default: ./%(default)s)")
+    parser.add_argument("--data", metavar="DIR", default=data, help="data directory (default: ./%(default)s)")
     parser.add_argument("--config", metavar="FILE", help="settings, in TOML")
 
 
@@ -81,7 +81,7 @@ def add_record(parser: argparse.ArgumentParser) -> None:
 def record_of(arguments: argparse.Namespace) -> RecordKey:
     """The record that `MINER [HOST]` names."""
     host = arguments.host
-    return RecordKey(require_miner_id(arguments.miner), require_host_name(host) if host is not None else None)
+    return RecordKey(require_miner_id(arguments.miner), require_record_host(host) if host is not None else None)
 
 
 _OPTION_PATHS = {

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +124,20 @@ def format_value(declared: Field | Member | None, value: Value | None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return format_number(value, declared.unit if declared else Unit.NONE)
+        unit = declared.unit if declared else Unit.NONE
+        return _format_moment(value) if unit is Unit.UNIX_MILLISECONDS else format_number(value, unit)
     if isinstance(value, list):
         return _format_list(declared, value)
     if isinstance(value, dict):
         return "  ".join(f"{name or '?'} {format_value(None, one)}" for name, one in value.items()) or "none"
     return str(value)
+
+
+def _format_moment(unix_ms: float) -> str:
+    try:
+        return datetime.fromtimestamp(unix_ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return f"{unix_ms} ms"
 
 
 def _format_list(declared: Field | Member | None, value: list[Any]) -> str:

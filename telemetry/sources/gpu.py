@@ -42,6 +42,7 @@ class Gpu:
 
     name = "gpu"
     fields = ("gpuInfo", "gpuTemper", "gpuLoad", "gpuMemory")
+    host_fields = ()
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -68,6 +68,7 @@ class System:
 
     name = "system"
     fields = ("cpuLoad", "totalMemory", "useMemory", "diskR", "diskW", "netIO", "netRx", "netTx")
+    host_fields = ()
 
     def __init__(
         self,
@@ -133,6 +134,7 @@ class CpuTemperature:
 
     name = "temperature"
     fields = ("cpuTemper",)
+    host_fields = ()
 
     def __init__(self, *, sysfs: Path = Path("/sys")) -> None:
         self._hwmon = sysfs / "class/hwmon"

@@ -72,6 +72,7 @@ class Disks:
 
     name = "disks"
     fields = ("useDisk", "diskUsedPercent")
+    host_fields = ()
 
     def __init__(
         self,

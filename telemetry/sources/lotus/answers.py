@@ -90,6 +90,10 @@ class ChainHead(_Wire, frozen=True):
         """Unix seconds of its earliest block."""
         return min((block.timestamp for block in self.blocks or ()), default=None)
 
+    def age(self, now: float) -> float | None:
+        """Seconds since its earliest block, at `now` in Unix seconds; None without a block."""
+        return None if self.timestamp is None else now - self.timestamp
+
 
 class MinerInfo(_Wire, frozen=True):
     """Who runs the miner actor: ID addresses (api.MinerInfo)."""
@@ -98,6 +102,7 @@ class MinerInfo(_Wire, frozen=True):
     worker: str
     control_addresses: list[str] | None = None
     consensus_fault_elapsed: _Int = -1
+    sector_size: _Count = 0
 
 
 class _MinerFunds(_Wire, frozen=True):
@@ -169,6 +174,31 @@ class Version(_Wire, frozen=True):
 
     version: str
     api_version: _Count = msgspec.field(name="APIVersion", default=0)
+
+    @property
+    def api_major(self) -> int:
+        """The first of the three numbers of the API's version, which stand in 8 bits each."""
+        return self.api_version >> 16
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        """The release's three numbers, comparable; fewer where the text has fewer."""
+        return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", self.version.partition("+")[0])[:3])
+
+    @property
+    def words(self) -> frozenset[str]:
+        """What follows the release in the text: the network it was built for is among it."""
+        return frozenset(self.version.split("+")[1:])
+
+
+class _AlertType(_Wire, frozen=True):
+    system: str
+    subsystem: str
+
+
+class _Alert(_Wire, frozen=True):
+    type: _AlertType
+    active: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,12 +356,12 @@ def _one(method: str, shape: type[_T]) -> Callable[[Answer], _T]:
     return decode
 
 
-def _many(method: str, shape: type[_T]) -> Callable[[Answer], _T]:
+def _many(method: str, shape: Any, empty: Callable[[], _T]) -> Callable[[Answer], _T]:  # noqa: ANN401
     """Decode a list or map, which Go writes as null when it is nil."""
 
     def decode(raw: Answer) -> _T:
         answer: _T | None = _decode(method, shape | None, raw)
-        return shape() if answer is None else answer
+        return empty() if answer is None else answer
 
     return decode
 
@@ -350,11 +380,17 @@ def _address(method: str) -> Callable[[Answer], str]:
 
 decode_actor_address = _address("ActorAddress")
 decode_actor_address_config = _one("ActorAddressConfig", AddressConfig)
-decode_sectors_summary = _many("SectorsSummary", dict[str, _Count])
+_States = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], _Count], msgspec.Meta(max_length=256)]
+decode_sectors_summary: Callable[[Answer], dict[str, int]] = _many("SectorsSummary", _States, dict)
 """Sectors by sealing state."""
 
 decode_version = _one("Version", Version)
 decode_session = _one("Session", str)
+decode_auth_verify: Callable[[Answer], list[str]] = _many("AuthVerify", list[str], list)
+"""The permissions that a token has."""
+
+decode_runtime_subsystems: Callable[[Answer], list[str]] = _many("RuntimeSubsystems", list[str], list)
+decode_state_network_name = _one("StateNetworkName", str)
 
 decode_chain_head = _one("ChainHead", ChainHead)
 decode_state_lookup_id = _address("StateLookupID")
@@ -366,22 +402,32 @@ decode_wallet_balance = _one("WalletBalance", BigInt)
 
 decode_state_miner_power = _one("StateMinerPower", MinerPower)
 decode_state_miner_sector_count = _one("StateMinerSectorCount", SectorCount)
-decode_state_miner_recoveries = _many("StateMinerRecoveries", _Runs)
+decode_state_miner_recoveries: Callable[[Answer], list[int]] = _many("StateMinerRecoveries", _Runs, list)
 """Sectors declared as recovering, as the runs of a bit field."""
 
 decode_state_miner_proving_deadline = _one("StateMinerProvingDeadline", ProvingDeadline)
-decode_state_miner_partitions = _many("StateMinerPartitions", list[Partition])
-decode_state_miner_deadlines = _many("StateMinerDeadlines", list[Deadline])
+decode_state_miner_partitions: Callable[[Answer], list[Partition]] = _many(
+    "StateMinerPartitions", list[Partition], list
+)
+decode_state_miner_deadlines: Callable[[Answer], list[Deadline]] = _many("StateMinerDeadlines", list[Deadline], list)
 
 _decode_start_time = _one("StartTime", _Time)
-_decode_worker_stats = _many("WorkerStats", dict[str, _WorkerStat])
-_decode_worker_jobs = _many("WorkerJobs", dict[str, list[_Job] | None])
+_decode_log_alerts: Callable[[Answer], list[_Alert]] = _many("LogAlerts", list[_Alert], list)
+_decode_worker_stats: Callable[[Answer], dict[str, _WorkerStat]] = _many("WorkerStats", dict[str, _WorkerStat], dict)
+_decode_worker_jobs: Callable[[Answer], dict[str, list[_Job] | None]] = _many(
+    "WorkerJobs", dict[str, list[_Job] | None], dict
+)
 _decode_sealing_sched_diag = _one("SealingSchedDiag", _SchedDiag)
 
 
 def decode_start_time(raw: Answer) -> int | None:
     """Start of the process in Unix milliseconds; None when it does not know."""
     return int(_decode_start_time(raw)) or None
+
+
+def decode_log_alerts(raw: Answer) -> list[str]:
+    """The alerts that are active, as `system:subsystem`."""
+    return [f"{one.type.system}:{one.type.subsystem}" for one in _decode_log_alerts(raw) if one.active]
 
 
 def decode_worker_stats(raw: Answer) -> dict[str, WorkerStat]:

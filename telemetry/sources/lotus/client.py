@@ -47,7 +47,9 @@ class TooSlow(LotusError):
 
 
 class Garbled(LotusError):
-    """Something answered, but not as Lotus does."""
+    """Something answered, but not as Lotus does; `status` is HTTP's, where there was one."""
+
+    status: int | None = None
 
 
 class Refused(LotusError):
@@ -165,7 +167,9 @@ class Lotus:
         try:
             envelope = _ENVELOPE.decode(answer)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            raise self._error(Garbled, method, f"got no JSON-RPC answer (HTTP {status})") from None
+            garbled = Garbled(f"{method} at {self._place} got no JSON-RPC answer (HTTP {status})")
+            garbled.status = status
+            raise garbled from None
         # What could not be read as a request is answered without an id.
         if envelope.error is not None and envelope.id in {number, None}:
             raise self._fault(method, envelope.error)
@@ -205,7 +209,8 @@ class Nodes:
     def __init__(self, endpoints: Sequence[Endpoint], *, limit: int = LARGEST_ANSWER) -> None:
         if not endpoints:
             raise UsageError("no full node is known: set FULLNODE_API_INFO or LOTUS_PATH")
-        self._nodes = tuple(Lotus(endpoint, limit=limit) for endpoint in endpoints)
+        self._nodes = [Lotus(endpoint, limit=limit) for endpoint in endpoints]
+        self._older = [_older(endpoint, limit) for endpoint in endpoints]
         self._asked = 0
 
     def call(self, method: str, *params: JsonValue, deadline: float) -> bytes:
@@ -215,16 +220,36 @@ class Nodes:
         for left in range(len(self._nodes), 0, -1):
             try:
                 share = (until - time.monotonic()) / left
-                return self._nodes[self._asked].call(method, *params, deadline=share)
+                return self._ask(self._asked, method, params, time.monotonic() + share)
             except NO_ANSWER as error:
                 failures.append(error)
                 self._asked = (self._asked + 1) % len(self._nodes)
         raise type(failures[-1])("; ".join(map(str, failures)))
 
+    def _ask(self, which: int, method: str, params: Sequence[JsonValue], until: float) -> bytes:
+        """Ask a node; one that has no such path, nor a proxy before it, is asked in the version before."""
+        try:
+            return self._nodes[which].call(method, *params, deadline=until - time.monotonic())
+        except Garbled as error:
+            older = self._older[which]
+            if error.status != 404 or older is None:
+                raise
+            with suppress(*NO_ANSWER):
+                answer = older.call(method, *params, deadline=until - time.monotonic())
+                self._nodes[which], self._older[which] = older, None
+                return answer
+            older.close()
+            raise
+
     def close(self) -> None:
         """End all connections."""
         for node in self._nodes:
             node.close()
+
+
+def _older(endpoint: Endpoint, limit: int) -> Lotus | None:
+    older = endpoint.older
+    return None if older is None else Lotus(older, limit=limit)
 
 
 class _Line:

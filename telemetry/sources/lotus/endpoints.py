@@ -7,7 +7,7 @@ the file and repeats nothing of what is in it, because a token may stand at the 
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -38,6 +38,17 @@ class Endpoint:
 
     url: str
     token: str | None = field(default=None, repr=False)
+
+    @property
+    def host(self) -> str:
+        """The name or address of the machine."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def older(self) -> "Endpoint | None":
+        """The same API one version before; None where there is none."""
+        before, path, after = self.url.partition(_NODE.path)
+        return replace(self, url=f"{before}{_OLDER_NODE_PATH}{after}") if path else None
 
     def __post_init__(self) -> None:
         if self.token is not None and not _TOKEN.fullmatch(self.token):
@@ -70,6 +81,8 @@ _NODE = _Api(
     needs_token=False,
 )
 
+_OLDER_NODE_PATH = "/rpc/v0"
+
 
 def find_miner(environ: Mapping[str, str], home: Path) -> Endpoint | None:
     """The API of lotus-miner, the first where several are named; None where there is none, or it was stopped."""
@@ -79,6 +92,20 @@ def find_miner(environ: Mapping[str, str], home: Path) -> Endpoint | None:
 def find_nodes(environ: Mapping[str, str], home: Path) -> tuple[Endpoint, ...]:
     """The APIs of the full nodes, in the order in which they are to be tried."""
     return _find(_NODE, environ, home)
+
+
+def tells_of_miner(environ: Mapping[str, str], home: Path) -> bool:
+    """Whether a variable or a repository tells of a lotus-miner, be it running or not."""
+    named = any(environ.get(name, "").strip() for name in (*_MINER.variables, *_MINER.path_variables))
+    return named or any(_is_directory(home / name) for name in _MINER.directories)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # Out of our reach: whose it is can be seen all the same.
+        return True
 
 
 def _find(api: _Api, environ: Mapping[str, str], home: Path) -> tuple[Endpoint, ...]:

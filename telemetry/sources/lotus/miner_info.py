@@ -24,6 +24,7 @@ _EXACT = Context(prec=100)
 _NANO_FIL = Decimal("1e-9")
 
 _EPOCHS_IN_DAY = 2880
+_EPOCH_SECONDS = 30
 _BLOCKS_PER_EPOCH = 5
 
 # A state keeps its name for ever, but the path through them was changed by v1.24 and v1.26: those that wait for the
@@ -38,6 +39,8 @@ _STATES_BY_FIELD = {
     "commitWait": ("CommitWait", "CommitAggregateWait", "SubmitCommitAggregate", "SubmitCommit"),
     "finalizeSector": ("FinalizeSector", "CommitFinalize"),
 }
+
+SEALING_FIELDS = (*_STATES_BY_FIELD, "totalSectors", "failSectors", "sectorStates")
 
 _FAILED_BY_OTHER_NAMES = {
     *("FailedUnrecoverable", "DealsExpired", "RecoverDealIDs", "SnapDealsDealsExpired", "SnapDealsRecoverDealIDs"),
@@ -175,9 +178,15 @@ def proofs(deadlines: Sequence[Deadline], index: int) -> dict[str, Value]:
 
 
 def chain(head: ChainHead, now: float) -> dict[str, Value]:
-    """Height and age of the chain's head (ChainHead); `now` in Unix seconds."""
-    lag: dict[str, Value] = {} if head.timestamp is None else {"chainLag": round(now - head.timestamp, 3)}
-    return {"chainHeight": head.height, **lag}
+    """Height and age of the chain's head (ChainHead); `now` in Unix seconds.
+
+    Epochs behind are counted as NodeStatus does (node/impl/node.go).
+    """
+    age = head.age(now)
+    if age is None:
+        return {"chainHeight": head.height}
+    behind = max(0, int(age)) // _EPOCH_SECONDS
+    return {"chainHeight": head.height, "chainLag": round(age, 3), "chainBehind": behind}
 
 
 class SummaryGuard:
@@ -195,12 +204,15 @@ class SummaryGuard:
         self._polled: int | None = None
         self._known: int | None = None
 
-    def admits(self, session: str, summary: Mapping[str, int]) -> bool:
-        """Take a poll; whether its counts can be told. `session` is what the method Session answered in it."""
+    def admits(self, session: str, summary: Mapping[str, int], *, settled: bool = False) -> bool:
+        """Take a poll; whether its counts can be told. `session` is what the method Session answered in it.
+
+        `settled`: that session began long ago.
+        """
         if session != self._session:
             self._session, self._trusted, self._polled = session, False, None
         total = sum(summary.values())
-        self._trusted = self._trusted or total == self._polled or self._is_whole(total)
+        self._trusted = self._trusted or settled or total == self._polled or self._is_whole(total)
         self._polled = total
         if self._trusted:
             self._known = total

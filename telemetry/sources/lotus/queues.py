@@ -29,6 +29,9 @@ _MOST_WORKERS = 16_384
 _MOST_CALLS = 131_072
 _MOST_HOSTS = 16_384
 
+MOST_ENTRIES, MOST_REQUESTS = 400, 1000
+"""Entries of a host's queue, and of the requests, that are told: a message has 256 KiB. The counts tell all."""
+
 _Work: TypeAlias = tuple[int, int, str]
 """Miner, sector and task: what stays when a task gets another id, or another worker."""
 
@@ -141,6 +144,7 @@ class Queues:
         self._workers: _Recent[WorkerStat] = _Recent(_MOST_WORKERS)
         self._names_by_call: _Recent[str] = _Recent(_MOST_CALLS)
         self._types_by_host: _Recent[tuple[str, ...] | None] = _Recent(_MOST_HOSTS)
+        self._lacking: set[str] = set()
         self._last: Sequence[_Entry] = ()
         self._last_requests: Counter[_Work] = Counter()
 
@@ -169,6 +173,12 @@ class Queues:
         hosts = self._hosts([*shown, *self._missing(entries, requests)], workers, reading)
         self._forget_old(now_ms)
         return Poll(hosts=hosts, unassigned=_unassigned(requests), returned=len(entries) - len(shown))
+
+    def lacks_workers(self, stats: Mapping[str, WorkerStat], jobs: Iterable[str]) -> bool:
+        """Whether jobs stand under workers that nobody has told of, for the first time: they may have come since."""
+        lacking = {uuid for uuid in jobs if uuid != NO_WORKER and uuid not in stats and self._workers.get(uuid) is None}
+        new, self._lacking = lacking - self._lacking, lacking
+        return bool(new)
 
     def _follow(self, session: str | None) -> None:
         """A restarted miner has other workers. Its calls go on, under no worker: their hosts stay known."""
@@ -275,8 +285,8 @@ def _fields(
     current = [_written(entry, reading) for entry in placed if entry.is_current]
     pending = [_written(entry, reading) for entry in placed if not entry.is_current]
     fields: dict[str, Value] = {
-        "currentQueue": current,
-        "pendingQueue": pending,
+        "currentQueue": current[:MOST_ENTRIES],
+        "pendingQueue": pending[:MOST_ENTRIES],
         "taskState": _state(workers, Counter(written["taskShort"] for written in current)),
         "runningTasks": len(current),
         "pendingTasks": len(pending),
@@ -324,8 +334,8 @@ def _types(workers: Iterable[WorkerStat]) -> tuple[str, ...] | None:
 def _unassigned(requests: Sequence[Request] | None) -> dict[str, Value]:
     if requests is None:
         return {}
-    queue = [_written_request(request) for request in sorted(requests, key=_place_asked)]
-    return {"unassignedQueue": queue, "unassignedTasks": len(queue)}
+    first = sorted(requests, key=_place_asked)[:MOST_REQUESTS]
+    return {"unassignedQueue": [_written_request(one) for one in first], "unassignedTasks": len(requests)}
 
 
 def _place_asked(request: Request) -> tuple[int, bool, int, str]:
