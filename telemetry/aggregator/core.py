@@ -164,6 +164,9 @@ class Core:
         agent.topics.add(incoming.topic)
         if change.full:
             agent.follower.stand_full(incoming.topic, change.position)
+            if not change.values:
+                # It states nothing there any more: nothing has to be asked for until it does.
+                agent.topics.discard(incoming.topic)
         self._mirror(address, change, incoming)
         return True
 
