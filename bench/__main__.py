@@ -19,6 +19,7 @@ from bench.table import text_of
 
 MEASUREMENTS = {
     "agent_cost": "what the agent of one idle host costs, beside collectd and node_exporter",
+    "lotus_poll": "what a poll of a large Lotus costs, in processor time, memory, calls and messages",
 }
 
 _FIGURES = ROOT / "build" / "bench.json"

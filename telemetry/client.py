@@ -18,9 +18,10 @@ from types import TracebackType
 from telemetry.errors import WireError
 from telemetry.fields import Value
 from telemetry.follow import RecordCopy
-from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message, Outgoing
+from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message
 from telemetry.topics import Address, Channel, RecordKey, Topics
 from telemetry.wire import (
+    Outgoing,
     PresenceState,
     admit,
     admit_snapshot,

@@ -5,8 +5,6 @@ that tells the nearest known one. No I/O here: text and mappings come in.
 """
 
 import dataclasses
-import difflib
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -31,11 +29,20 @@ class Broker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """`[agent]`: whom an agent reports for."""
+    """`[agent]`: whom an agent reports for, and the aggregators (by name, with commas) that keep copies of its log."""
 
     miner: str = ""
     name: str = ""
     state: str = ""
+    aggregators: str = "main"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """`[spool]`: what an agent keeps of messages that no aggregator has acknowledged; the oldest go first."""
+
+    bytes: int = 64 << 20
+    seconds: float = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +118,7 @@ class Settings:
     broker: Broker = field(default_factory=Broker)
     agent: Identity = field(default_factory=Identity)
     aggregator: Aggregator = field(default_factory=Aggregator)
+    spool: Spool = field(default_factory=Spool)
     topics: Prefixes = field(default_factory=Prefixes)
     intervals: Intervals = field(default_factory=Intervals)
     lotus: Lotus = field(default_factory=Lotus)
@@ -122,15 +130,21 @@ class Settings:
 
 def read_settings(*, text: str = "", file: str = "", environ: Mapping[str, str], options: Table) -> Settings:
     """The settings from a file's text (`file` names it in errors), the environment and the options."""
+    table = _parse(text, file) if text else {}
+    _reject_unknown(Settings, table, place=f"{file}: ")
+    merged = _merge(_merge(table, _variables(environ)), options)
+    return _build(Settings, merged, path="")
+
+
+def _parse(text: str, file: str) -> Table:
+    import tomllib  # noqa: PLC0415  # an agent without a file does without
+
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except ValueError as error:
         raise UsageError(f"{file}: {error}") from None
     except RecursionError:
         raise UsageError(f"{file}: nested too deeply") from None
-    _reject_unknown(Settings, table, place=f"{file}: ")
-    merged = _merge(_merge(table, _variables(environ)), options)
-    return _build(Settings, merged, path="")
 
 
 def require_known(table: Mapping[str, object], known: Collection[str], name: str) -> None:
@@ -204,6 +218,8 @@ def _reject_unknown(section: type, table: Table, *, place: str, path: str = "") 
 
 
 def _nearest(name: str, known: Collection[str], prefix: str) -> str:
+    import difflib  # noqa: PLC0415  # for errors only
+
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 

@@ -1,7 +1,7 @@
-"""An agent is an ordered log: who writes it, who follows it, who copies a record from it. No I/O, no clock.
+"""An agent is an ordered log: who follows it, and who copies a record from it. No I/O, no clock.
 
-`Publisher` numbers an agent's messages; `Follower` keeps what an aggregator holds of a log; `RecordCopy` is a
-subscriber's copy of a record, from its snapshot and the changes after it.
+`Follower` keeps what an aggregator holds of a log; `RecordCopy` is a subscriber's copy of a record, from its snapshot
+and the changes after it.
 """
 
 import bisect
@@ -15,32 +15,6 @@ MOST_RANGES = 1000
 """Ranges kept beyond a hole; above it the oldest hole counts as lost, so that no sender can make us grow."""
 
 
-class Publisher:
-    """Numbers the messages of an agent: one sequence over all its topics."""
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.next = 1
-        self._last: dict[str, int] = {}
-
-    def change(
-        self, topic: str, *, time: int, values: Mapping[str, Value], gone: tuple[str, ...] = (), full: bool = False
-    ) -> Change:
-        """The next message of the log, for `topic`. Without values and gone names it is a heartbeat."""
-        seq, self.next = self.next, self.next + 1
-        prev = None if full else self._last.get(topic, 0)
-        self._last[topic] = seq
-        return Change(epoch=self.epoch, seq=seq, time=time, prev=prev, full=full, values=dict(values), gone=gone)
-
-    def outranked_by(self, ack: Position) -> bool:
-        """Whether an aggregator knows a log of this agent that is ahead of this one: then it has to be renamed."""
-        return ack.epoch > self.epoch or (ack.epoch == self.epoch and ack.seq >= self.next)
-
-    def rename(self, epoch: int) -> None:
-        """Give the log a new name; the numbers go on."""
-        self.epoch = epoch
-
-
 class Arrival(Enum):
     """What a position is to a follower."""
 
@@ -50,7 +24,7 @@ class Arrival(Enum):
 
 
 class Follower:
-    """What is held of one agent's log.
+    """What is held of one of an agent's logs.
 
     `position`: all up to it is held or lost; None until a batch says where the log begins. Ranges beyond it are
     held too; between them are holes. `lost` counts the messages that will never come; only a full report after
@@ -163,6 +137,47 @@ class Follower:
     def _join(self) -> None:
         if self.position is not None and self.beyond and self.beyond[0][0] == self.position + 1:
             self.position = self.beyond.pop(0)[1]
+
+
+class Logs:
+    """What is held of all the logs of one agent: the present one, and those that it gave up but may still send from."""
+
+    MOST_FORMER = 4
+
+    def __init__(self, present: Follower | None = None, former: Collection[Follower] = ()) -> None:
+        self.present = present or Follower()
+        self.former = {follower.epoch: follower for follower in former}
+
+    @property
+    def lost(self) -> int:
+        """Messages of the present and the former logs that will never come."""
+        return self.present.lost + sum(follower.lost for follower in self.former.values())
+
+    def begins(self, epoch: int) -> bool:
+        """Whether a message of this epoch begins a new log."""
+        return epoch > self.present.epoch
+
+    def of(self, epoch: int) -> Follower | None:
+        """The follower of a log: a higher epoch begins a new one; None for a lower one that is not known."""
+        if self.begins(epoch):
+            if self.present.epoch:
+                self.former[self.present.epoch] = self.present
+            self.present = Follower(epoch)
+            self._forget_oldest()
+        return self.present if epoch == self.present.epoch else self.former.get(epoch)
+
+    def keep(self, epoch: int, now: int | None) -> Follower | None:
+        """The follower of a log of which a batch comes; an unknown one is begun if its agent's present log is ours."""
+        follower = self.of(epoch)
+        if follower is None and now == self.present.epoch:
+            follower = self.former[epoch] = Follower(epoch)
+            self._forget_oldest()
+        return self.former.get(epoch) if follower is None else follower
+
+    def _forget_oldest(self) -> None:
+        while len(self.former) > self.MOST_FORMER:
+            gone = self.former.pop(min(self.former))
+            self.present.lost += gone.lost
 
 
 class RecordCopy:

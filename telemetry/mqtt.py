@@ -23,6 +23,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from telemetry.errors import UsageError
+from telemetry.wire import Outgoing
 
 PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
 
@@ -92,15 +93,6 @@ class Message:
 
 
 Event = Connected | Disconnected | Message
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
-    """A message to publish, at QoS 1."""
-
-    topic: str
-    payload: bytes
-    retain: bool = False
 
 
 @dataclass(slots=True)

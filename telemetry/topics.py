@@ -224,7 +224,10 @@ def is_host_name(text: str) -> bool:
 
 def is_worker_host(text: str) -> bool:
     """Whether a host that a worker names can have a record: any name, unless it is absurdly long."""
-    return bool(text) and len(host_level(text)) <= _LONGEST_HOST_LEVEL
+    try:
+        return bool(text) and len(host_level(text)) <= _LONGEST_HOST_LEVEL
+    except UnicodeEncodeError:
+        return False
 
 
 def host_level(name: str) -> str:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import orjson
 
 from telemetry.errors import WireError
-from telemetry.fields import Owner, Record, Value, fits, has_no_null
+from telemetry.fields import Owner, Record, Scalar, Value, fits, has_no_null
 
 LARGEST_PAYLOAD = 262_144
 """Bytes; the broker's message_size_limit."""
@@ -33,7 +34,8 @@ class Position(NamedTuple):
 class Change:
     """What changed in one part of a record: absolute values, and the names of those that cannot be read any more.
 
-    `prev` is the seq of the agent's previous message on the topic, None in a full report. `time`: Unix ms.
+    `prev` is the seq of the agent's previous message on the topic, None in a full report. `first`: it is the first
+    full report of its process, which may say anything; a later one says what was said already. `time`: Unix ms.
     """
 
     epoch: int
@@ -41,6 +43,7 @@ class Change:
     time: int
     prev: int | None
     full: bool = False
+    first: bool = False
     values: Mapping[str, Value] = field(default_factory=dict)
     gone: tuple[str, ...] = ()
 
@@ -71,7 +74,8 @@ class PresenceState(Enum):
 class Presence:
     """Whether an agent is there. `session` names one connection, so that the death of another is told apart.
 
-    `next` is the position at which the full reports that follow begin; a will has none. `time`: Unix ms.
+    `next` is the position at which the full reports that follow begin; a will has none. `process` and its start
+    `since` tell two agents of one name apart. Times: Unix ms.
     """
 
     state: PresenceState
@@ -80,16 +84,54 @@ class Presence:
     version: str
     epoch: int | None = None
     next: int | None = None
+    process: str = ""
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Messages sent late. What lies below `first` is not in the spool any more; `next` follows the last message."""
+    """Messages sent late. What lies below `first` is not in the spool any more; `next` follows the last message.
+
+    `now` is the epoch of the agent's log at present, when the messages are of an earlier one.
+    """
 
     epoch: int
     first: int
     next: int
     messages: tuple[tuple[str, bytes], ...] = ()
+    now: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """What an agent states of its records, each part as a digest, at a position of its log: the answer to a request."""
+
+    position: Position
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """What an aggregator has committed of an agent's log; `former` has the same of its earlier logs, by epoch."""
+
+    position: Position
+    former: Mapping[int, int] = field(default_factory=dict)
+
+
+class Request(Enum):
+    """What is asked of an agent."""
+
+    ROUTINE = "routine"
+    DIGEST = "digest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message to publish, at QoS 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
 
 
 def encode_change(change: Change) -> bytes:
@@ -100,6 +142,8 @@ def encode_change(change: Change) -> bytes:
     envelope["_time"] = change.time
     if change.full:
         envelope["_full"] = True
+    if change.first:
+        envelope["_first"] = True
     if change.gone:
         envelope["_gone"] = change.gone
     return orjson.dumps(envelope | dict(change.values))
@@ -109,15 +153,14 @@ def decode_change(payload: bytes) -> Change:
     """A change, its values not yet held against the declaration: see `admit`."""
     message = _object(payload)
     seq = _number(message, "_seq", least=1)
-    full = message.get("_full", False)
-    if not isinstance(full, bool):
-        raise WireError("_full: expected true or false")
+    full, first = _flag(message, "_full"), _flag(message, "_first")
     return Change(
         epoch=_number(message, "_epoch", least=1),
         seq=seq,
         time=_time(message, "_time"),
         prev=None if full else (_number(message, "_prev") if "_prev" in message else seq - 1),
         full=full,
+        first=first,
         values={name: value for name, value in message.items() if not name.startswith("_")},
         gone=tuple(_names(message, "_gone")) if "_gone" in message else (),
     )
@@ -193,6 +236,8 @@ def encode_presence(presence: Presence) -> bytes:
     message: dict[str, Any] = {"state": presence.state.value}
     if presence.epoch is not None:
         message |= {"epoch": presence.epoch, "next": presence.next}
+    if presence.process:
+        message |= {"process": presence.process, "since": presence.since}
     return orjson.dumps(message | {"session": presence.session, "time": presence.time, "version": presence.version})
 
 
@@ -211,28 +256,37 @@ def decode_presence(payload: bytes) -> Presence:
         version=_text(message, "version"),
         epoch=_number(message, "epoch", least=1) if has_log else None,
         next=_number(message, "next", least=1) if has_log else None,
+        process=_text(message, "process") if "process" in message else "",
+        since=_time(message, "since") if "since" in message else 0,
     )
 
 
-def encode_ack(position: Position) -> bytes:
+def encode_ack(ack: Ack) -> bytes:
     """What an aggregator has committed of a log."""
-    return orjson.dumps({"epoch": position.epoch, "seq": position.seq})
+    message: dict[str, Any] = {"epoch": ack.position.epoch, "seq": ack.position.seq}
+    if ack.former:
+        message["former"] = {str(epoch): seq for epoch, seq in ack.former.items()}
+    return orjson.dumps(message)
 
 
-def decode_ack(payload: bytes) -> Position:
-    """The position that an ack confirms."""
+def decode_ack(payload: bytes) -> Ack:
+    """What an ack confirms."""
     message = _object(payload)
-    return Position(_number(message, "epoch", least=1), _number(message, "seq"))
+    position = Position(_number(message, "epoch", least=1), _number(message, "seq"))
+    former = message.get("former", {})
+    if not isinstance(former, dict) or not all(epoch.isdecimal() and len(epoch) < 20 for epoch in former):
+        raise WireError("former: expected positions by epoch")
+    return Ack(position=position, former={int(epoch): _number(former, epoch) for epoch in former})
 
 
-def encode_request() -> bytes:
-    """The request to do the connect routine."""
-    return b"{}"
+def encode_request(request: Request = Request.ROUTINE) -> bytes:
+    """A request: to do the connect routine, or to tell what is stated now."""
+    return b'{"digest":true}' if request is Request.DIGEST else b"{}"
 
 
-def decode_request(payload: bytes) -> None:
-    """Check that the payload is a request."""
-    _object(payload)
+def decode_request(payload: bytes) -> Request:
+    """What is asked."""
+    return Request.DIGEST if _flag(_object(payload), "digest") else Request.ROUTINE
 
 
 def encode_resubscribe(hosts: Sequence[str] = ()) -> bytes:
@@ -251,18 +305,60 @@ def decode_resubscribe(payload: bytes) -> tuple[str, ...] | None:
 def encode_backlog(backlog: Backlog) -> bytes:
     """A batch of late messages, each with its topic."""
     messages = [(topic, orjson.Fragment(payload)) for topic, payload in backlog.messages]
-    return orjson.dumps({"epoch": backlog.epoch, "first": backlog.first, "next": backlog.next, "messages": messages})
+    batch = {"epoch": backlog.epoch, "first": backlog.first, "next": backlog.next, "messages": messages}
+    return orjson.dumps(batch if backlog.now is None else batch | {"now": backlog.now})
 
 
-def decode_backlog(payload: bytes) -> Backlog:
-    """A batch of late messages, each not yet decoded itself."""
+def encode_digests(digests: Digests) -> bytes:
+    """The answer to a request for digests."""
+    epoch, seq = digests.position
+    return orjson.dumps({"epoch": epoch, "seq": seq, "digests": dict(digests.digests)})
+
+
+def decode_backlog(payload: bytes) -> Backlog | Digests:
+    """A batch of late messages, each not yet decoded itself, or the answer to a request for digests."""
     message = _object(payload)
+    epoch = _number(message, "epoch", least=1)
+    if "digests" in message:
+        digests = message["digests"]
+        if not isinstance(digests, dict) or not all(isinstance(one, str) for one in digests.values()):
+            raise WireError("digests: expected texts by topic")
+        return Digests(position=Position(epoch, _number(message, "seq")), digests=digests)
     first, after = _number(message, "first", least=1), _number(message, "next", least=1)
     if after < first:
         raise WireError("next: below first")
     return Backlog(
-        epoch=_number(message, "epoch", least=1), first=first, next=after, messages=tuple(_late_messages(message))
+        epoch=epoch,
+        first=first,
+        next=after,
+        messages=tuple(_late_messages(message)),
+        now=_number(message, "now", least=1) if "now" in message else None,
     )
+
+
+def digest(record: Record, values: Mapping[str, Value]) -> str:
+    """A digest of what a sender states of a record: equal where both hold the same values.
+
+    A whole number of a NUMBER field may have lost its fraction, or gained one, on the way.
+    """
+    numbers = {name for name, value in values.items() if _is_whole_number(record, name, value)}
+    same = {name: float(values[name]) if name in numbers else values[name] for name in sorted(values)}  # type: ignore[arg-type]  # they are numbers
+    return blake2b(orjson.dumps(same, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+
+def _is_whole_number(record: Record, name: str, value: Value) -> bool:
+    declared = record.by_name.get(name)
+    return declared is not None and declared.type is Scalar.NUMBER and isinstance(value, int)
+
+
+def without_epoch(payload: bytes) -> bytes:
+    """The message of a change as it is kept: without the name of its log, which stands first."""
+    return payload[payload.index(b",") + 1 :]
+
+
+def with_epoch(epoch: int, kept: bytes) -> bytes:
+    """The message again."""
+    return b'{"_epoch":%d,%b' % (epoch, kept)
 
 
 def _late_messages(message: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
@@ -309,6 +405,13 @@ def _time(message: Mapping[str, Any], name: str) -> int:
     if time > _LATEST_TIME:
         raise WireError(f"{name}: beyond the year 9000")
     return time
+
+
+def _flag(message: Mapping[str, Any], name: str) -> bool:
+    value = message.get(name, False)
+    if not isinstance(value, bool):
+        raise WireError(f"{name}: expected true or false")
+    return value
 
 
 def _text(message: Mapping[str, Any], name: str) -> str:

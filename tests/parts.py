@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TypeVar
 
-from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message, Outgoing
+from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message
 from telemetry.processes import answers, free_port
+from telemetry.wire import Outgoing
 
 _T = TypeVar("_T")
 

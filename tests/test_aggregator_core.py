@@ -16,8 +16,10 @@ from telemetry.fields import Owner
 from telemetry.stores import Batch, Stored
 from telemetry.topics import MINER_AGENT, AgentKey, RecordKey, Topics, sender_of
 from telemetry.wire import (
+    Ack,
     Backlog,
     Change,
+    Outgoing,
     Position,
     Presence,
     PresenceState,
@@ -31,7 +33,6 @@ from telemetry.wire import (
 )
 
 if TYPE_CHECKING:
-    from telemetry.mqtt import Outgoing
     from telemetry.stores import StoredAgent, StoredRecord
 
 TOPICS = Topics()
@@ -387,7 +388,7 @@ def test_an_old_log_is_answered_with_the_ack_and_nothing_of_it_is_stored(bench: 
         bench.backlog(1, epoch=EPOCH - 1)
         bench.let(1)
     payloads = [one.payload for _, one in bench.published if one.topic == TOPICS.ack(AGENT, "main")]
-    assert [decode_ack(payload) for payload in payloads[acks:]] == 2 * [Position(EPOCH, 1)]  # each 30 s
+    assert [decode_ack(payload) for payload in payloads[acks:]] == 2 * [Ack(position=Position(EPOCH, 1))]  # each 30 s
     assert bench.snapshots()[-1].values["diskR"] == 1
     assert bench.history == [1]
 
@@ -408,7 +409,7 @@ def test_acknowledged_is_only_what_has_no_hole_and_not_more_often_than_the_inter
         bench.let(1)
     bench.let(INTERVALS.acknowledge)
     acks = [decode_ack(one.payload) for _, one in bench.published if one.topic == TOPICS.ack(AGENT, "main")]
-    assert [ack.seq for ack in acks] == [2, 3]
+    assert [ack.position.seq for ack in acks] == [2, 3]
 
 
 def test_an_empty_presence_forgets_the_record_and_its_agent(bench: Bench) -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry.fields import Owner, Value
-from telemetry.follow import MOST_RANGES, Arrival, Follower, Publisher, RecordCopy
+from telemetry.follow import MOST_RANGES, Arrival, Follower, RecordCopy
+from telemetry.publish import Numbering
 from telemetry.records import WORKER_INFO
 from telemetry.wire import Change, Position, Snapshot
 
@@ -101,7 +102,7 @@ def test_a_follower_of_an_unknown_beginning_cannot_grow_either() -> None:
 
 
 def test_a_publisher_numbers_over_all_topics_and_tells_the_previous_of_each() -> None:
-    publisher = Publisher(7)
+    publisher = Numbering(7)
     made = [publisher.change(topic, time=0, values={}) for topic in ("a", "b", "a")]
     assert [(change.seq, change.prev) for change in made] == [(1, 0), (2, 0), (3, 1)]
     assert publisher.outranked_by(Position(7, 4))
@@ -112,7 +113,7 @@ def test_a_publisher_numbers_over_all_topics_and_tells_the_previous_of_each() ->
 class _World:
     """A host's fields, its publisher, and the aggregator's snapshot of what arrived."""
 
-    publisher: Publisher = field(default_factory=lambda: Publisher(7))
+    publisher: Numbering = field(default_factory=lambda: Numbering(7))
     fields: dict[str, Value] = field(default_factory=dict)
     wire: list[Change] = field(default_factory=list)
 

@@ -15,7 +15,7 @@ from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.client import Fleet
 from telemetry.errors import TelemetryError
 from telemetry.fields import Owner, Value
-from telemetry.follow import Publisher
+from telemetry.publish import Numbering
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, RecordKey, Topics, sender_of
 from telemetry.wire import Backlog, Presence, PresenceState, encode_backlog, encode_change, encode_presence
@@ -42,7 +42,7 @@ class Load:
     def __init__(self, url: str) -> None:
         self._wire = Listener(url, "nothing/here")
         epoch = int(time.time() * 1000)
-        self._publishers = {sender_of(*part): Publisher(epoch) for part in PARTS}
+        self._publishers = {sender_of(*part): Numbering(epoch) for part in PARTS}
         self._fields: dict[Part, dict[str, Value]] = {part: {} for part in PARTS}
         self._random = random.Random(1)
         self._running = threading.Event()

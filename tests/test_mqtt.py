@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry.errors import UsageError
-from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Event, Message, Outgoing, retry_delay
+from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Event, Message, retry_delay
 from telemetry.processes import free_port
+from telemetry.wire import Outgoing
 from tests.parts import Broker, Listener, wait_for
 
 Open = Callable[..., "Peer"]

@@ -27,6 +27,7 @@ from telemetry.stores import (
     Store,
     Stored,
     StoredAgent,
+    StoredLog,
     StoredRecord,
     sqlite,
 )
@@ -98,14 +99,19 @@ def _records(draw: st.DrawFn, record: Record) -> StoredRecord:
 
 
 _COUNTS = st.integers(0, 2**53)
-_AGENTS = st.builds(
-    StoredAgent,
+_LOGS = st.builds(
+    StoredLog,
     epoch=_COUNTS,
     position=st.one_of(st.none(), _COUNTS),
     beyond=st.lists(st.tuples(_COUNTS, _COUNTS), max_size=3),
     fulls=st.dictionaries(st.text(), _COUNTS, max_size=3),
     floor=_COUNTS,
     lost=_COUNTS,
+)
+_AGENTS = st.builds(
+    StoredAgent,
+    log=_LOGS,
+    former=st.lists(_LOGS, max_size=2),
     state=st.sampled_from(["unknown", "online", "lost"]),
     since=_COUNTS,
     heard=_COUNTS,
@@ -114,13 +120,10 @@ _AGENTS = st.builds(
 )
 
 ONE_RECORD = StoredRecord(fields={"diskR": Held(5, Owner.HARDWARE, Position(1, 1))}, whole={}, time=7)
+ONE_LOG = StoredLog(epoch=1, position=1, beyond=[], fulls={}, floor=0, lost=0)
 ONE_AGENT = StoredAgent(
-    epoch=1,
-    position=1,
-    beyond=[],
-    fulls={},
-    floor=0,
-    lost=0,
+    log=ONE_LOG,
+    former=[],
     state="online",
     since=1,
     heard=1,
@@ -175,7 +178,7 @@ class TestStore:
 
     def test_a_count_that_outgrew_every_column_does_not_stop_it(self, backend: str, tmp_path: Path) -> None:
         with closing(BACKENDS[backend](tmp_path)) as store:
-            store.commit(Batch(agents={AGENT: replace(ONE_AGENT, lost=2**70)}))
+            store.commit(Batch(agents={AGENT: replace(ONE_AGENT, log=replace(ONE_LOG, lost=2**70))}))
             assert store.load().agents[AGENT].lost >= 2**53
 
 

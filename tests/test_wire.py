@@ -49,7 +49,10 @@ def test_presence_ack_resubscribe_and_backlog_survive_the_wire() -> None:
     late = Backlog(epoch=7, first=1, next=3, messages=(("miners/f01", b'{"a":1}'),))
     assert wire.decode_presence(wire.encode_presence(presence)) == presence
     assert wire.decode_presence(wire.encode_presence(will)) == will
-    assert wire.decode_ack(wire.encode_ack(Position(7, 0))) == Position(7, 0)
+    for ack in (wire.Ack(position=Position(7, 0)), wire.Ack(position=Position(7, 5), former={6: 3, 5: 1})):
+        assert wire.decode_ack(wire.encode_ack(ack)) == ack
+    digests = wire.Digests(position=Position(7, 3), digests={"miners/f01": "00ff"})
+    assert wire.decode_backlog(wire.encode_digests(digests)) == digests
     assert wire.decode_resubscribe(wire.encode_resubscribe(("a", "b"))) == ("a", "b")
     assert wire.decode_resubscribe(wire.encode_resubscribe()) is None
     assert wire.decode_backlog(wire.encode_backlog(late)) == late

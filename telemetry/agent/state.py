@@ -4,6 +4,7 @@ A directory that cannot be written is said and lived with.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,21 +56,32 @@ class HostFile:
 
 
 class EpochFile:
-    """The last epoch that an agent used, so that epochs grow even where the clock went back."""
+    """The last epoch that an agent used, so that epochs grow even where the clock went back.
+
+    It is written in place, which a full disk allows.
+    """
+
+    _LENGTH = 24
 
     def __init__(self, directory: Path, key: AgentKey) -> None:
         self._path = directory / f"{key.client_id}.epoch"
 
-    def begin(self, now: int) -> int:
-        """A new epoch: `now` (Unix ms), or one above the last when the clock is behind it."""
-        return self.keep(max(now, self._last() + 1))
-
     def keep(self, epoch: int) -> int:
         """Remember an epoch."""
-        _write(self._path, f"{epoch}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                os.pwrite(descriptor, f"{epoch}\n".ljust(self._LENGTH).encode(), 0)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            _log.warning("state not kept in %s: %s", self._path.parent, error.strerror)
         return epoch
 
-    def _last(self) -> int:
+    def last(self) -> int:
+        """What was kept last; 0 where nothing was."""
         try:
             return int(_read(self._path))
         except ValueError:

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from enum import Enum
 
 from telemetry.config import Intervals
-from telemetry.follow import Follower
-from telemetry.stores import StoredAgent
+from telemetry.follow import Follower, Logs
+from telemetry.stores import StoredAgent, StoredLog
 from telemetry.topics import AgentKey
-from telemetry.wire import Position, Presence, PresenceState
+from telemetry.wire import Ack, Position, Presence, PresenceState
 
 GRACE = 3.0
 """Seconds in which a hole may close by itself before the agent is asked."""
@@ -43,14 +43,19 @@ class AgentRecord:
         self.heard_time = stored.heard if stored else 0
         self.session = stored.session if stored else ""
         self.version = stored.version if stored else ""
-        self.follower = _restored(stored) if stored else Follower()
+        self.logs = _restored(stored) if stored else Logs()
         self.topics: set[str] = set(self.follower.fulls)
-        self.acknowledged: Position | None = None
+        self.acknowledged: Ack | None = None
         self.ack_due = now
         self._heard = now
         self._death_due: float | None = None
         self._request_due: float | None = None
         self._repeat = FIRST_REPEAT
+
+    @property
+    def follower(self) -> Follower:
+        """What is held of its present log."""
+        return self.logs.present
 
     def hear(self, now: float, time: int) -> None:
         """Note a sign of life."""
@@ -103,21 +108,19 @@ class AgentRecord:
         self._request_due, self._repeat = None, FIRST_REPEAT
 
     @property
-    def committed(self) -> Position | None:
+    def committed(self) -> Ack | None:
         """What may be acknowledged once it is committed."""
         position = self.follower.position
-        return None if position is None else Position(self.follower.epoch, position)
+        if position is None:
+            return None
+        former = {epoch: log.position for epoch, log in self.logs.former.items() if log.position}
+        return Ack(position=Position(self.follower.epoch, position), former=former)
 
     def stored(self) -> StoredAgent:
         """The agent for the store."""
-        follower = self.follower
         return StoredAgent(
-            epoch=follower.epoch,
-            position=follower.position,
-            beyond=tuple(follower.beyond),
-            fulls=dict(follower.fulls),
-            floor=follower.floor,
-            lost=follower.lost,
+            log=_stored_log(self.follower),
+            former=tuple(map(_stored_log, self.logs.former.values())),
             state=self.state.value,
             since=self.since,
             heard=self.heard_time,
@@ -132,7 +135,22 @@ class AgentRecord:
         return state
 
 
-def _restored(stored: StoredAgent) -> Follower:
+def _stored_log(follower: Follower) -> StoredLog:
+    return StoredLog(
+        epoch=follower.epoch,
+        position=follower.position,
+        beyond=tuple(follower.beyond),
+        fulls=dict(follower.fulls),
+        floor=follower.floor,
+        lost=follower.lost,
+    )
+
+
+def _restored(stored: StoredAgent) -> Logs:
+    return Logs(_restored_log(stored.log), [_restored_log(log) for log in stored.former])
+
+
+def _restored_log(stored: StoredLog) -> Follower:
     return Follower.restored(
         epoch=stored.epoch,
         position=stored.position,

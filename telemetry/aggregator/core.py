@@ -5,6 +5,7 @@ published once that is committed out of `take_outgoing`.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -13,13 +14,15 @@ from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.aggregator.snapshots import Resubscriptions, SnapshotSchedule
 from telemetry.config import Intervals
 from telemetry.errors import WireError
-from telemetry.follow import Arrival
-from telemetry.mqtt import Outgoing
+from telemetry.fields import Owner
+from telemetry.follow import Arrival, Follower
 from telemetry.stores import Batch, EventRow, HistoryRow, RejectedRow, Stored
 from telemetry.topics import Address, AgentKey, Channel, RecordKey, Topics, sender_of
 from telemetry.wire import (
     Admitted,
     Change,
+    Digests,
+    Outgoing,
     admit,
     decode_backlog,
     decode_change,
@@ -43,6 +46,10 @@ _FARTHEST_EPOCH = 10 * 365 * 86_400_000
 _START_GRACE = 20.0
 _LONGEST_KEPT_PAYLOAD = 1024
 _MOST_UNKNOWN = 1000
+
+
+COUNTS = ("messages", "changes", "late", "duplicates", "lost", "rejected", "requests", "defects", "snapshots")
+"""What is counted since the start of the process, as `health` says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +89,12 @@ class Core:
         self._tokens = REQUEST_BURST
         self._ticked = now - TICK
         self._unknown: set[tuple[str, str]] = set()
+        self._hurried: set[AgentKey] = set()
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
 
     def receive(self, incoming: Incoming) -> None:
         """Take in one message. One that cannot be used is kept among the rejected, and does nothing else."""
+        self.counts["messages"] += 1
         address = self._topics.parse(incoming.topic)
         if address is None:
             self._reject(incoming, "no miner, host or agent has this topic")
@@ -109,6 +119,10 @@ class Core:
                 self._publish_snapshot(key, now)
         for key in self._snapshots.pop_due(now):
             self._publish_snapshot(key, now)
+        for hurried in self._hurried:
+            if (waiting := self._agents.get(hurried)) is not None:
+                self._acknowledge(waiting, now)
+        self._hurried.clear()
         if now >= self._ticked + TICK:
             self._tokens = min(REQUEST_BURST, self._tokens + (now - self._ticked) * REQUESTS_A_SECOND)
             self._ticked = now
@@ -154,41 +168,75 @@ class Core:
 
     def _apply(self, agent: AgentRecord, address: Address, change: Change, incoming: Incoming) -> bool:
         """Follow the log, and mirror what the message says; whether it was new."""
-        _meet_epoch(agent, change.epoch, incoming)
-        arrival = agent.follower.arrive(change.position)
-        if arrival is Arrival.OLD_LOG:
+        follower = self._log_of(agent, change.epoch, incoming)
+        if follower is None:
             self._answer_old_log(agent, incoming.now)
-        if arrival is not Arrival.NEW:
+            return False
+        is_next = follower.is_whole(incoming.topic) and change.seq == (follower.position or 0) + 1
+        if follower.arrive(change.position) is not Arrival.NEW:
+            self.counts["duplicates"] += 1
             return False
         self._dirty_agents.add(agent.key)
+        key = address.record
+        assert address.owner is not None
+        admitted = admit(key.record, address.owner, change.values)
+        self._tell(address, admitted, incoming)
+        if admitted.values or change.gone:
+            self.counts["changes"] += 1
+            row = HistoryRow(
+                key, address.owner, change.position, change.time, incoming.time, change.full,
+                admitted.values, change.gone,
+            )  # fmt: skip
+            self._batch.history.append(row)
+        if follower is agent.follower:
+            self._follow(agent, change, incoming)
+            self._mirror(address, change, admitted, incoming, is_next=is_next)
+        return True
+
+    def _log_of(self, agent: AgentRecord, epoch: int, incoming: Incoming) -> Follower | None:
+        """The log that is followed under an epoch; None for one that is behind the known one."""
+        if epoch > incoming.time + _FARTHEST_EPOCH:
+            raise WireError("epoch: more than ten years ahead")
+        if agent.logs.begins(epoch):
+            agent.topics.clear()
+        return agent.logs.of(epoch)
+
+    def _follow(self, agent: AgentRecord, change: Change, incoming: Incoming) -> None:
         agent.topics.add(incoming.topic)
         if change.full:
             agent.follower.stand_full(incoming.topic, change.position)
             if not change.values:
                 # It states nothing there any more: nothing has to be asked for until it does.
                 agent.topics.discard(incoming.topic)
-        self._mirror(address, change, incoming)
-        return True
 
-    def _mirror(self, address: Address, change: Change, incoming: Incoming) -> None:
+    def _mirror(
+        self, address: Address, change: Change, admitted: Admitted, incoming: Incoming, *, is_next: bool
+    ) -> None:
         assert address.owner is not None
         key = address.record
-        admitted = admit(key.record, address.owner, change.values)
-        self._tell(address, admitted, incoming)
         record = self._records.get(key)
         if record is None:
             record = self._records[key] = MirroredRecord(key)
             self._mirror_net_state(record)
+        if change.full and not change.first and is_next:
+            self._compare(address.agent, record, address.owner, admitted, incoming.time)
         altered = record.apply(address.owner, change, admitted.values)
         if altered or change.full:
             self._snapshots.changed(key, incoming.now)
         if admitted.values or change.gone:
             self._dirty_records.add(key)
-            row = HistoryRow(
-                key, address.owner, change.position, change.time, incoming.time, change.full,
-                admitted.values, change.gone,
-            )  # fmt: skip
-            self._batch.history.append(row)
+
+    def _compare(
+        self, agent: AgentKey, record: MirroredRecord, owner: Owner, admitted: Admitted, time: int
+    ) -> None:  # fmt: skip
+        """Hold a full report, which says nothing new, against the mirror: where they differ, one of us has a defect."""
+        told = {name: value for name, value in admitted.values.items() if name not in admitted.unknown}
+        held = record.stated_by(owner)
+        different = sorted(name for name in told.keys() | held.keys() if told.get(name) != held.get(name))
+        if different:
+            self.counts["defects"] += 1
+            self._batch.events.append(EventRow(time, agent, "defect", f"{record.key}: {', '.join(different)}"))
+            _log.error("%s: differs from the full report of %s: %s", record.key, agent, ", ".join(different))
 
     def _presence(self, address: Address, incoming: Incoming) -> None:
         if not incoming.payload:
@@ -203,23 +251,32 @@ class Core:
     def _backlog(self, address: Address, incoming: Incoming) -> None:
         batch = decode_backlog(incoming.payload)
         agent = self._heard_agent(address, incoming)
-        for topic, payload in batch.messages:
-            self._late(agent, replace(incoming, topic=topic, payload=payload))
-        _meet_epoch(agent, batch.epoch, incoming)
-        lost = agent.follower.lost
-        if not agent.follower.begin_at(batch.epoch, batch.first):
+        if isinstance(batch, Digests):
+            return
+        if batch.epoch >= agent.follower.epoch:
+            self._log_of(agent, batch.epoch, incoming)
+        follower = agent.logs.keep(batch.epoch, batch.now)
+        if follower is None:
             self._answer_old_log(agent, incoming.now)
             return
         self._dirty_agents.add(agent.key)
-        if agent.follower.lost > lost:
-            missing = f"{agent.follower.lost - lost} messages lost"
+        self.counts["late"] += len(batch.messages)
+        for topic, payload in batch.messages:
+            self._late(agent, replace(incoming, topic=topic, payload=payload))
+        lost = follower.lost
+        follower.begin_at(batch.epoch, batch.first)
+        if follower.lost > lost:
+            self.counts["lost"] += follower.lost - lost
+            missing = f"{follower.lost - lost} messages lost"
             self._batch.events.append(EventRow(incoming.time, agent.key, "missing", missing))
         for topic in agent.topics:
             stated = self._topics.parse(topic)
             if stated is not None and stated.record in self._records:
                 self._snapshots.changed(stated.record, incoming.now)
-        if agent.acknowledged is None or agent.acknowledged.epoch != agent.follower.epoch:
-            agent.ack_due = incoming.now
+        if batch.messages or agent.acknowledged is None or agent.acknowledged.position.epoch != agent.follower.epoch:
+            # The next batch waits for it; what was a duplicate is acknowledged again.
+            agent.acknowledged, agent.ack_due = None, incoming.now
+            self._hurried.add(agent.key)
 
     def _late(self, agent: AgentRecord, incoming: Incoming) -> None:
         address = self._topics.parse(incoming.topic)
@@ -260,7 +317,11 @@ class Core:
         if self._tokens >= 1 and agent.is_asked(now, agent.topics):
             self._tokens -= 1
             agent.asked(now)
+            self.counts["requests"] += 1
             self._outgoing.append(Outgoing(topic=self._topics.request(agent.key), payload=encode_request()))
+        self._acknowledge(agent, now)
+
+    def _acknowledge(self, agent: AgentRecord, now: float) -> None:
         committed = agent.committed
         if committed is not None and committed != agent.acknowledged and now >= agent.ack_due:
             topic = self._topics.ack(agent.key, self._name)
@@ -297,6 +358,7 @@ class Core:
                 _log.warning("%s: unknown field %s from %s, a newer agent: kept as it is", *seen, address.agent)
 
     def _reject(self, incoming: Incoming, reason: str) -> None:
+        self.counts["rejected"] += 1
         kept = incoming.payload[:_LONGEST_KEPT_PAYLOAD]
         self._batch.rejected.append(RejectedRow(incoming.time, incoming.topic[:512], reason, kept))
 
@@ -314,6 +376,7 @@ class Core:
             agent = self._agents.get(sender_of(key, owner))
             if agent is not None:
                 record.make_whole(owner, agent.follower.whole_position(self._topics.change(key, owner)))
+        self.counts["snapshots"] += 1
         payload = encode_snapshot(record.snapshot())
         self._outgoing.append(Outgoing(topic=self._topics.snapshot(key), payload=payload, retain=True))
         self._snapshots.published(key, now)
@@ -322,11 +385,3 @@ class Core:
         if hosts is not None:
             return [RecordKey(miner, host) for host in hosts]
         return [key for key in self._records if key.minerId == miner]
-
-
-def _meet_epoch(agent: AgentRecord, epoch: int, incoming: Incoming) -> None:
-    """Before a log is followed: refuse a name that was never a clock, and forget what an older log had stated."""
-    if epoch > incoming.time + _FARTHEST_EPOCH:
-        raise WireError("epoch: more than ten years ahead")
-    if epoch > agent.follower.epoch:
-        agent.topics.clear()

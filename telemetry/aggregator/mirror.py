@@ -59,6 +59,14 @@ class MirroredRecord:
             positions={owner.value: self._whole[owner] for owner in self.key.record.senders if owner in self._whole},
         )
 
+    def stated_by(self, owner: Owner) -> dict[str, Value]:
+        """The declared fields that a sender stated last, as they are held."""
+        return {
+            name: held.value
+            for name, held in self._held.items()
+            if held.owner is owner and held.value is not None and name in self.key.record.by_name
+        }
+
     @property
     def has_fields(self) -> bool:
         """Whether any sender stated anything."""

@@ -10,7 +10,7 @@ from telemetry.config import Intervals
 from telemetry.errors import StoreBusyError
 from telemetry.stores import Batch, Store
 from telemetry.topics import Topics
-from telemetry.wire import Presence, PresenceState, encode_presence
+from telemetry.wire import Outgoing, Presence, PresenceState, encode_presence
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Aggregator:
         """What the aggregator subscribes to."""
         return self._topics.ingested
 
-    def will(self, session: str) -> mqtt.Outgoing:
+    def will(self, session: str) -> Outgoing:
         """The message by which the broker tells that this aggregator is lost."""
         return self._presence(PresenceState.LOST, session)
 
@@ -135,9 +135,9 @@ class Aggregator:
             _log.warning("not connected: %s; trying again", reason)
         self._outage = reason
 
-    def _presence(self, state: PresenceState, session: str) -> mqtt.Outgoing:
+    def _presence(self, state: PresenceState, session: str) -> Outgoing:
         presence = Presence(state=state, session=session, time=_now(), version=__version__)
-        return mqtt.Outgoing(topic=self._topics.aggregator(self.name), payload=encode_presence(presence), retain=True)
+        return Outgoing(topic=self._topics.aggregator(self.name), payload=encode_presence(presence), retain=True)
 
 
 def _incoming(message: mqtt.Message) -> Incoming:

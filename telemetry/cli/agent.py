@@ -14,7 +14,8 @@ from telemetry.cli.logs import start_logging
 from telemetry.cli.options import Chosen, add_broker, add_common, chosen
 from telemetry.fields import Owner
 from telemetry.mqtt import BrokerUrl, Connection
-from telemetry.topics import MINER_AGENT, AgentKey, RecordKey
+from telemetry.processes import keep_memory_small
+from telemetry.topics import MINER_AGENT, AgentKey, RecordKey, require_host_name
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Sample until Ctrl-C or SIGTERM."""
+    keep_memory_small()
     choice = chosen(arguments)
     start_logging("agent")
     BrokerUrl.parse(choice.broker)
@@ -62,6 +64,9 @@ def make_agent(choice: Chosen, key: AgentKey, owner: Owner, plans: list[Plan]) -
         deadbands=settings.deadbands,
         topics=choice.topics,
         state=choice.state,
+        aggregators=[require_host_name(name.strip()) for name in settings.agent.aggregators.split(",")],
+        spool_bytes=settings.spool.bytes,
+        spool_seconds=settings.spool.seconds,
     )
 
 

@@ -25,6 +25,7 @@ _ENVELOPE: Mapping[str, Schema] = {
     "_prev": _COUNT | {"description": "_seq of the agent's previous message on this topic; absent where _seq - 1."},
     "_time": _TIME | {"description": "When the values were sampled, Unix time in milliseconds."},
     "_full": {"const": True, "description": "A full report: every field that the sender states and can read."},
+    "_first": {"const": True, "description": "The first full report of a process; a later one says nothing new."},
     "_gone": _NAMES | {"minItems": 1, "description": "Fields that cannot be read any more."},
 }
 
@@ -118,18 +119,22 @@ def _presence() -> Schema:
         "session": {"type": "string", "description": "Names one connection; the will carries the same."},
         "time": _TIME,
         "version": {"type": "string", "description": "Of the software."},
+        "process": {"type": "string", "description": "Names the process, to tell two agents of one name apart."},
+        "since": _TIME | {"description": "When the process began, Unix time in milliseconds."},
     }
     schema = _object(properties, ("state", "session", "time", "version"), "Whether a part is there; retained.")
     return schema | {"dependentRequired": {"epoch": ["next"], "next": ["epoch"]}}
 
 
 def _ack() -> Schema:
-    properties = {"epoch": _FROM_ONE, "seq": _COUNT}
+    former = {"type": "object", "additionalProperties": _COUNT, "description": "The same of earlier logs, by epoch."}
+    properties: dict[str, Schema] = {"epoch": _FROM_ONE, "seq": _COUNT, "former": former}
     return _object(properties, ("epoch", "seq"), "Up to where an aggregator has committed an agent's log; retained.")
 
 
 def _request() -> Schema:
-    return _object({}, (), "Asks an agent to do its connect routine.")
+    digest = {"type": "boolean", "description": "Asks for digests of what is stated now instead."}
+    return _object({"digest": digest}, (), "Asks an agent to do its connect routine.")
 
 
 def _resubscribe() -> Schema:
@@ -144,5 +149,14 @@ def _backlog() -> Schema:
         "first": _FROM_ONE | {"description": "The oldest position that can still come."},
         "next": _FROM_ONE | {"description": "The position after the last message of the batch."},
         "messages": {"type": "array", "items": late, "description": "Pairs of topic and message."},
+        "now": _FROM_ONE | {"description": "The epoch of the agent's log, where the messages are of an earlier one."},
+        "seq": _COUNT | {"description": "With `digests`: the position at which they hold."},
+        "digests": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "The answer to a request for digests: BLAKE2b of what is stated, by topic.",
+        },
     }
-    return _object(properties, ("epoch", "first", "next", "messages"), "Messages that an agent sends late.")
+    text = "Messages that an agent sends late, or the digests that it was asked for."
+    either = [{"required": ["first", "next", "messages"]}, {"required": ["seq", "digests"]}]
+    return _object(properties, ("epoch",), text) | {"oneOf": either}

@@ -31,8 +31,8 @@ class StoredRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredAgent:
-    """What is held of an agent's log, and what is known of the agent. Times in Unix ms."""
+class StoredLog:
+    """What is held of one log of an agent: see `follow.Follower`."""
 
     epoch: int
     position: int | None
@@ -40,11 +40,24 @@ class StoredAgent:
     fulls: Mapping[str, int]
     floor: int
     lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAgent:
+    """What is held of an agent's logs, and what is known of the agent. Times in Unix ms."""
+
+    log: StoredLog
+    former: Sequence[StoredLog] = ()
     state: str
     since: int
     heard: int
     session: str
     version: str
+
+    @property
+    def lost(self) -> int:
+        """Messages of all these logs that will never come."""
+        return sum(log.lost for log in (self.log, *self.former))
 
 
 class HistoryRow(NamedTuple):
@@ -61,7 +74,7 @@ class HistoryRow(NamedTuple):
 
 
 class EventRow(NamedTuple):
-    """Something that happened to an agent: `online`, `stale`, `stopped`, `lost`, `missing`, `forgotten`."""
+    """Something that happened to an agent: `online`, `stale`, `stopped`, `lost`, `missing`, `defect`, `forgotten`."""
 
     time: int
     agent: AgentKey

@@ -1,13 +1,14 @@
 """Records and agents as rows of SQLite and back: what the writer and the readers agree on."""
 
 import sqlite3
+from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 
 from telemetry.fields import Field, Owner, Record, Value, fits
 from telemetry.render.sql import STATE_COLUMN, TIME_COLUMN, SqlValue, columns, from_sql, to_sql
-from telemetry.stores import Held, StoredAgent, StoredRecord
+from telemetry.stores import Held, StoredAgent, StoredLog, StoredRecord
 from telemetry.topics import RecordKey
 from telemetry.wire import Position
 
@@ -60,13 +61,15 @@ def _is_newly_declared(declared: Field, unknown: Value | None) -> bool:
 
 def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
     """An agent as the columns of its row, its key left out."""
+    log = stored.log
     return {
-        "epoch": stored.epoch,
-        "position": stored.position,
-        "beyond": orjson.dumps(stored.beyond).decode(),
-        "fulls": orjson.dumps(stored.fulls).decode(),
-        "floor": stored.floor,
-        "lost": min(stored.lost, _LARGEST_INTEGER),
+        "epoch": log.epoch,
+        "position": log.position,
+        "beyond": orjson.dumps(log.beyond).decode(),
+        "fulls": orjson.dumps(log.fulls).decode(),
+        "floor": log.floor,
+        "lost": min(log.lost, _LARGEST_INTEGER),
+        "former": orjson.dumps([asdict(former) for former in stored.former]).decode(),
         "state": stored.state,
         "since": stored.since,
         "heard": stored.heard,
@@ -77,9 +80,22 @@ def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
 
 def read_agent(row: sqlite3.Row) -> StoredAgent:
     """A row of the table `agents` as the agent."""
-    beyond = [(first, last) for first, last in orjson.loads(row["beyond"])]
-    plain = ("epoch", "position", "floor", "lost", "state", "since", "heard", "session", "version")
-    return StoredAgent(beyond=beyond, fulls=orjson.loads(row["fulls"]), **{name: row[name] for name in plain})
+    plain = ("state", "since", "heard", "session", "version")
+    log = StoredLog(
+        epoch=row["epoch"],
+        position=row["position"],
+        beyond=_ranges(orjson.loads(row["beyond"])),
+        fulls=orjson.loads(row["fulls"]),
+        floor=row["floor"],
+        lost=row["lost"],
+    )
+    stored = orjson.loads(row["former"] or "[]")
+    former = [StoredLog(**one | {"beyond": _ranges(one["beyond"])}) for one in stored]
+    return StoredAgent(log=log, former=former, **{name: row[name] for name in plain})
+
+
+def _ranges(pairs: list[list[int]]) -> list[tuple[int, int]]:
+    return [(first, last) for first, last in pairs]
 
 
 def _state(record: Record, stored: StoredRecord) -> str:

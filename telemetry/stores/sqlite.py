@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -35,7 +35,7 @@ MOST_REJECTED = 10_000
 
 _AGENT_COLUMNS = {
     "minerId": str, "agent": str, "epoch": int, "position": int, "beyond": str, "fulls": str, "floor": int, "lost": int,
-    "state": str, "since": int, "heard": int, "session": str, "version": str,
+    "former": str, "state": str, "since": int, "heard": int, "session": str, "version": str,
 }  # fmt: skip
 _HISTORY_COLUMNS = {
     "minerId": str, "hostName": str, "owner": str, "epoch": int, "seq": int, "time": int, "received": int,
@@ -116,10 +116,11 @@ class SqliteStore:
             database = sqlite_utils.Database(self._connection)
             for record in RECORDS:
                 _extend(database, record)
-            database.table("agents").create(_AGENT_COLUMNS, pk=("minerId", "agent"), if_not_exists=True)
-            database.table("history").create({"id": int} | _HISTORY_COLUMNS, pk="id", if_not_exists=True)
-            database.table("events").create({"id": int} | _EVENT_COLUMNS, pk="id", if_not_exists=True)
-            database.table("rejected").create({"id": int} | _REJECTED_COLUMNS, pk="id", if_not_exists=True)
+            _make(database, "agents", _AGENT_COLUMNS, ("minerId", "agent"))
+            for name, kinds in (
+                ("history", _HISTORY_COLUMNS), ("events", _EVENT_COLUMNS), ("rejected", _REJECTED_COLUMNS)
+            ):  # fmt: skip
+                _make(database, name, {"id": int} | kinds, "id")
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -196,6 +197,14 @@ def _extend(database: sqlite_utils.Database, record: Record) -> None:
         database.execute(f"CREATE TABLE [{record.name}] ({made}, PRIMARY KEY ({', '.join(record.keys)}))")
     for name in declared.keys() - table.columns_dict.keys():
         table.add_column(name, declared[name])
+
+
+def _make(database: sqlite_utils.Database, name: str, kinds: Mapping[str, type], key: str | tuple[str, ...]) -> None:
+    """Create a table, or add the columns that it has gained."""
+    table = database.table(name)
+    table.create(dict(kinds), pk=key, if_not_exists=True)
+    for column in kinds.keys() - table.columns_dict.keys():
+        table.add_column(column, kinds[column])
 
 
 def _upsert(table: str, names: Iterable[str]) -> str:

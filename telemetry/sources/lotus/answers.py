@@ -26,6 +26,7 @@ Answer: TypeAlias = bytes | msgspec.Raw
 _T = TypeVar("_T")
 
 _NO_ADDRESS = "<empty>"
+_LONGEST_NAME = 100
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
 # Sums over a whole answer still fit the 64 bits of a stored integer.
@@ -172,7 +173,7 @@ class Deadline(_Wire, frozen=True):
 class Version(_Wire, frozen=True):
     """Version of a Lotus process and of its API."""
 
-    version: str
+    version: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[ -~]*$")]
     api_version: _Count = msgspec.field(name="APIVersion", default=0)
 
     @property
@@ -366,19 +367,20 @@ def _many(method: str, shape: Any, empty: Callable[[], _T]) -> Callable[[Answer]
     return decode
 
 
-def _address(method: str) -> Callable[[Answer], str]:
+def _name(method: str) -> Callable[[Answer], str]:
+    """Decode an address or a name, which is shown to people."""
     decode_text = _one(method, str)
 
     def decode(raw: Answer) -> str:
-        address = decode_text(raw)
-        if address in {"", _NO_ADDRESS}:
-            raise AnswerError(f"{method}: no address")
-        return address
+        name = decode_text(raw)
+        if name in {"", _NO_ADDRESS} or len(name) > _LONGEST_NAME or not name.isprintable():
+            raise AnswerError(f"{method}: no address or name")
+        return name
 
     return decode
 
 
-decode_actor_address = _address("ActorAddress")
+decode_actor_address = _name("ActorAddress")
 decode_actor_address_config = _one("ActorAddressConfig", AddressConfig)
 _States = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], _Count], msgspec.Meta(max_length=256)]
 decode_sectors_summary: Callable[[Answer], dict[str, int]] = _many("SectorsSummary", _States, dict)
@@ -390,10 +392,10 @@ decode_auth_verify: Callable[[Answer], list[str]] = _many("AuthVerify", list[str
 """The permissions that a token has."""
 
 decode_runtime_subsystems: Callable[[Answer], list[str]] = _many("RuntimeSubsystems", list[str], list)
-decode_state_network_name = _one("StateNetworkName", str)
+decode_state_network_name = _name("StateNetworkName")
 
 decode_chain_head = _one("ChainHead", ChainHead)
-decode_state_lookup_id = _address("StateLookupID")
+decode_state_lookup_id = _name("StateLookupID")
 decode_state_miner_info = _one("StateMinerInfo", MinerInfo)
 decode_state_read_state = _one("StateReadState", MinerState)
 decode_state_miner_available_balance = _one("StateMinerAvailableBalance", BigInt)

@@ -28,7 +28,7 @@ from telemetry.sources.lotus.answers import (
     decode_version,
 )
 from telemetry.sources.lotus.calls import Calls
-from telemetry.sources.lotus.client import Lotus, MethodAbsent, MethodError, MissingPermission
+from telemetry.sources.lotus.client import Lotus, MethodAbsent, MethodError, MissingPermission, Panicked
 from telemetry.sources.lotus.endpoints import Endpoint, find_miner, find_nodes
 
 DEADLINE = 10.0
@@ -107,7 +107,7 @@ class Verdict:
     @property
     def node_problem(self) -> str | None:
         """Why the full node cannot be asked; None when it can."""
-        return _forbidding(self.node_checks)
+        return _forbidding(self.node_checks) or (None if self.nodes else "no full node is known")
 
     def was_right_in(self, session: str) -> bool:
         """Whether all was well with lotus-miner in a session."""
@@ -342,7 +342,7 @@ class Environment:
     def _check_actor(self) -> tuple[MinerInfo | None, Check]:
         try:
             info = decode_state_miner_info(self._calls.node("StateMinerInfo", self._miner, [], deadline=DEADLINE))
-        except MethodError:
+        except (MethodError, Panicked):
             # What it says names the height, and so would be news at each look.
             problem = f"the full node does not know {self._miner}"
             remedy = "see whether it is on the right network, and synced"
