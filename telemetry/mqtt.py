@@ -107,6 +107,10 @@ class _Session:
     refused: str | None = None
 
 
+Will = Callable[[str], Outgoing]
+"""Makes the last will for the name of a session."""
+
+
 class Connection:
     """A connection that comes back by itself, with jitter, until it is closed.
 
@@ -122,7 +126,7 @@ class Connection:
         client_id: str,
         deliver: Callable[[Event], None],
         filters: Sequence[str] = (),
-        will: Callable[[str], Outgoing] | None = None,
+        will: Will | None = None,
         protocol: str = "3.1.1",
         keep_session: bool = False,
         manual_ack: bool = False,

@@ -153,7 +153,7 @@ class Publisher:
         since: int = 0,
         version: str = "",
     ) -> None:
-        self.key, self._topics, self._intervals, self._spool = key, topics, intervals, spool
+        self.key, self.topics, self._intervals, self._spool = key, topics, intervals, spool
         self._deadbands = {name: Deadband(absolute=value) for name, value in (deadbands or {}).items()}
         self._aggregators, self._dice = tuple(aggregators), dice
         self._process, self._since, self._version = process, since, version
@@ -165,7 +165,7 @@ class Publisher:
         # Online once the connect routine was done: what is published before it would come ahead of the presence.
         self.is_online = False
         self.rival: Presence | None = None
-        self._session = ""
+        self._session, self._announced = "", 0
         self._routine_due: float | None = None
         self._began, self._asked = now, now - ROUTINE_SPACING
         self._sent = self._progress = now
@@ -174,6 +174,11 @@ class Publisher:
         self._late: _Late | None = None
 
     # --- what is stated ---
+
+    @property
+    def identity(self) -> tuple[int, str]:
+        """By which two agents of one name know who began first."""
+        return (self._since, self._process)
 
     @property
     def position(self) -> Position:
@@ -197,7 +202,7 @@ class Publisher:
 
     def _report(self, record: RecordKey, owner: Owner) -> Report:
         fields = record.record.owned_by(owner)
-        return Report(record, self._topics.change(record, owner), fields, self._deadbands)
+        return Report(record, self.topics.change(record, owner), fields, self._deadbands)
 
     def _reports(self) -> Iterator[Report]:
         """Those of which something is known."""
@@ -208,7 +213,7 @@ class Publisher:
     @property
     def filters(self) -> tuple[str, ...]:
         """What the agent subscribes to: what is asked of it, what is acknowledged, what is said of it."""
-        topics = self._topics
+        topics = self.topics
         return (topics.request(self.key), topics.ack(self.key, "+"), topics.presence(self.key.record))
 
     def will(self, session: str, time: int) -> Outgoing:
@@ -221,13 +226,17 @@ class Publisher:
         self._routine_due = max(now, not_before) + SETTLE
         self._late = None
 
+    def outlived(self, presence: Presence) -> None:
+        """Another agent of this name is gone that had said so much: it is no rival any more."""
+        self._announced = max(self._announced, presence.time)
+
     def disconnected(self) -> None:
         """There is none any more. Messages on their way may be lost: they are in the spool."""
         self.is_online, self._routine_due, self._late = False, None, None
 
     def receive(self, topic: str, payload: bytes, *, now: float, time: int) -> None:
         """Take in a message of one of the filters; raises WireError for one that is not what its topic promises."""
-        address = self._topics.parse(topic)
+        address = self.topics.parse(topic)
         match address.channel if address else None:
             case Channel.REQUEST:
                 if decode_request(payload) is Request.DIGEST:
@@ -245,12 +254,14 @@ class Publisher:
         return outgoing
 
     def _presence_seen(self, presence: Presence, now: float) -> None:
-        is_mine = presence.process == self._process
+        is_another = bool(presence.process) and presence.process != self._process
+        is_later = 0 < self._announced < presence.time
+        if is_another and is_later and presence.state is not PresenceState.STOPPED:
+            # It was here after us, so it is no one that we have replaced.
+            self.rival = presence
         if presence.state is not PresenceState.ONLINE:
             # Whoever it was meant for, readers take it for this agent's.
             self._ask_routine(now)
-        elif not is_mine and presence.process:
-            self.rival = presence
 
     def _ask_routine(self, now: float) -> None:
         """Do the routine soon; when asked again and again, at most every 30 s."""
@@ -263,7 +274,7 @@ class Publisher:
         for start in range(0, max(1, len(topics)), _DIGESTS_A_MESSAGE):
             part = {topic: told[topic] for topic in topics[start : start + _DIGESTS_A_MESSAGE]}
             payload = encode_digests(Digests(position=self.position, digests=part))
-            self._outgoing.append(Outgoing(topic=self._topics.backlog(self.key), payload=payload))
+            self._outgoing.append(Outgoing(topic=self.topics.backlog(self.key), payload=payload))
 
     # --- acknowledgements ---
 
@@ -358,6 +369,7 @@ class Publisher:
                 self._push(report, now)
         self._flush(now, time)
         self._outgoing.append(self._presence(PresenceState.ONLINE, self._session, time))
+        self._announced = time
         for report in list(self._reports()):
             self._publish_full(report, now)
 
@@ -455,7 +467,7 @@ class Publisher:
             messages=tuple((row.topic, with_epoch(row.epoch, row.kept)) for row in rows),
             now=None if epoch == self._numbering.epoch else self._numbering.epoch,
         )
-        self._outgoing.append(Outgoing(topic=self._topics.backlog(self.key), payload=encode_backlog(batch)))
+        self._outgoing.append(Outgoing(topic=self.topics.backlog(self.key), payload=encode_backlog(batch)))
         late.has_said_first |= epoch == self._numbering.epoch
         late.due, late.on_the_way = now + _BATCH_SPACING, late.on_the_way + bool(rows)
 
@@ -470,7 +482,7 @@ class Publisher:
             process=self._process,
             since=self._since,
         )
-        return Outgoing(topic=self._topics.presence(self.key.record), payload=encode_presence(presence), retain=True)
+        return Outgoing(topic=self.topics.presence(self.key.record), payload=encode_presence(presence), retain=True)
 
 
 class _Late:

@@ -52,6 +52,15 @@ _MINER_ID = _field(
     Owner.KEY, "minerId", Scalar.STRING, Unit.NONE, "Address of the miner actor, such as f01234.", "矿工 ID"
 )
 
+_NET_STATE = _field(
+    Owner.AGGREGATOR, "netState", Scalar.STRING, Unit.NONE,
+    "Of the agent: online, stale (silent), stopped (on purpose) or lost.", "在线状态",
+)  # fmt: skip
+_NET_SINCE = _field(
+    Owner.AGGREGATOR, "netSince", Scalar.INTEGER, Unit.UNIX_MILLISECONDS,
+    "Since when netState is what it is, by the aggregator's clock.", "状态起始时间",
+)  # fmt: skip
+
 _QUEUE_ENTRY = ObjectList(
     members=(
         Member(
@@ -210,6 +219,8 @@ MINER_INFO = Record(
             Owner.MINER, "minerStart", Scalar.INTEGER, Unit.UNIX_MILLISECONDS, "When lotus-miner was started.",
             "miner 启动时间",
         ),
+        _NET_STATE,
+        _NET_SINCE,
     ),
 )  # fmt: skip
 
@@ -245,8 +256,8 @@ WORKER_INFO = Record(
         _hardware("diskW", Scalar.INTEGER, Unit.BYTES_PER_SECOND, "Bytes written a second to all disks.", "磁盘写速率",
                   deadband=_RATE),
         _hardware("netIO", _INTERFACE, Unit.NONE, "Traffic of the real network interfaces.", "网络流量"),
-        _field(Owner.AGGREGATOR, "netState", Scalar.STRING, Unit.NONE,
-               "online, stale (silent), stopped (on purpose) or lost.", "在线状态"),
+        _NET_STATE,
+        _NET_SINCE,
         _tasks("taskState", Scalar.STRING, Unit.NONE, "enabled, disabled or unregistered, with the running counts.",
                "任务状态"),
         _tasks("taskType", ScalarList(element=Scalar.STRING), Unit.NONE, "Task types that the host accepts.", "任务类型"),

@@ -132,6 +132,10 @@ class Topics:
         """Where an aggregator retains its presence."""
         return f"{self.control}/aggregators/{name}"
 
+    def health(self, name: str) -> str:
+        """Where an aggregator retains how it is."""
+        return f"{self.aggregator(name)}/health"
+
     @property
     def ingested(self) -> tuple[str, ...]:
         """The filters of an aggregator. None overlaps another: a broker may send one copy a filter."""

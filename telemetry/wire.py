@@ -351,6 +351,11 @@ def _is_whole_number(record: Record, name: str, value: Value) -> bool:
     return declared is not None and declared.type is Scalar.NUMBER and isinstance(value, int)
 
 
+def encode_health(counts: Mapping[str, int], *, time: int, version: str) -> bytes:
+    """How an aggregator is: flat, as a snapshot."""
+    return orjson.dumps({"time": time, "version": version} | dict(counts))
+
+
 def without_epoch(payload: bytes) -> bytes:
     """The message of a change as it is kept: without the name of its log, which stands first."""
     return payload[payload.index(b",") + 1 :]

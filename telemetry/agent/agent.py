@@ -12,6 +12,7 @@ from random import SystemRandom
 from secrets import token_hex
 
 from telemetry import __version__, mqtt
+from telemetry.agent.place import Connect, Place
 from telemetry.agent.report import Intake, ProblemLog
 from telemetry.agent.sampler import SECOND_SAMPLE, Plan, Sampler, Samples
 from telemetry.agent.spool import SpoolFile
@@ -22,11 +23,9 @@ from telemetry.fields import Owner
 from telemetry.processes import give_memory_back
 from telemetry.publish import Publisher
 from telemetry.topics import AgentKey, Topics
-from telemetry.wire import Outgoing
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_TIMEOUT = 2.0
 _LONGEST_SLEEP = 60.0
 _SIGNS_OF_LIFE = 3.0
 
@@ -47,11 +46,14 @@ class Agent:
         aggregators: Sequence[str] = ("main",),
         spool_bytes: int = 64 << 20,
         spool_seconds: float = 7 * 86_400,
+        spool: SpoolFile | None = None,
     ) -> None:
         self.key, self._intervals = key, intervals
         self._began = time.monotonic()
         self._hosts = HostFile(state, key)
-        self._spool = SpoolFile(state, key, time_ms=_now(), most_bytes=spool_bytes, most_seconds=spool_seconds)
+        self._spool = spool or SpoolFile(
+            state, key, time_ms=_now(), most_bytes=spool_bytes, most_seconds=spool_seconds
+        )
         self._publisher = Publisher(
             key,
             owner=owner,
@@ -76,17 +78,8 @@ class Agent:
         self._patience = max(intervals.stale, _SIGNS_OF_LIFE * max((plan.interval for plan in plans), default=0.0))
         self._sampled = self._began
         self._stopping, self._is_new = False, True
-        self._link: mqtt.Connection | None = None
+        self._place: Place | None = None
         self._outage = ""
-
-    @property
-    def filters(self) -> tuple[str, ...]:
-        """What the agent subscribes to."""
-        return self._publisher.filters
-
-    def will(self, session: str) -> Outgoing:
-        """The message by which the broker tells that this agent is lost."""
-        return self._publisher.will(session, _now())
 
     def deliver(self, event: mqtt.Event) -> None:
         """Hand an event to the agent, from any thread."""
@@ -97,11 +90,10 @@ class Agent:
         self._stopping = True
         self._inbox.put(None)
 
-    def run(self, link: mqtt.Connection) -> None:
+    def run(self, connect: Connect) -> None:
         """Sample and publish until stopped."""
-        self._link = link
+        self._place = Place(self.key, self._publisher, connect, self._intervals)
         self._sampler.start()
-        link.start()
         while not self._stopping:
             event = self._next_event()
             if event is not None:
@@ -110,11 +102,13 @@ class Agent:
         self._sampler.stop()
         self._publisher.stop(now=time.monotonic(), time=_now())
         self._publish()
-        link.close(_CLOSE_TIMEOUT)
+        self._place.close()
         self._spool.close()
 
     def _next_event(self) -> mqtt.Event | Samples | None:
-        due = [one for one in (self._sampler.next_deadline(), self._publisher.next_due()) if one is not None]
+        assert self._place is not None
+        known = (self._sampler.next_deadline(), self._publisher.next_due(), self._place.next_due())
+        due = [one for one in known if one is not None]
         now = time.monotonic()
         try:
             return self._inbox.get(timeout=max(0.0, min([*due, now + _LONGEST_SLEEP]) - now))
@@ -126,11 +120,7 @@ class Agent:
             case tuple():
                 self._take_samples(event)
             case mqtt.Connected():
-                self._outage = ""
-                # A first report that had no rates yet would only be followed by a second one.
-                ready = self._began + SECOND_SAMPLE
-                self._publisher.connected(event.session, time.monotonic(), not_before=ready)
-                _log.info("connected as %s", self.key.client_id)
+                self._connected(event.session)
             case mqtt.Disconnected():
                 self._publisher.disconnected()
                 if event.reason != self._outage:
@@ -139,16 +129,31 @@ class Agent:
             case mqtt.Message():
                 self._receive(event)
 
+    def _connected(self, session: str) -> None:
+        assert self._place is not None
+        if self._place.is_waiting:
+            return
+        self._outage = ""
+        # A first report that had no rates yet would only be followed by a second one.
+        self._publisher.connected(session, time.monotonic(), not_before=self._began + SECOND_SAMPLE)
+        _log.info("connected as %s", self.key.client_id)
+
     def _receive(self, message: mqtt.Message) -> None:
+        assert self._place is not None
         try:
-            self._publisher.receive(message.topic, message.payload, now=time.monotonic(), time=_now())
+            if self._place.is_waiting:
+                self._place.hear(message.topic, message.payload, time.monotonic())
+            else:
+                self._publisher.receive(message.topic, message.payload, now=time.monotonic(), time=_now())
         except WireError as error:
             _log.warning("%s: %s", message.topic, error)
 
     def _do_what_is_due(self) -> None:
         self._sampler.follow_clock()
         self._take_samples(self._sampler.expire())
+        assert self._place is not None
         now = time.monotonic()
+        self._place.look(now)
         self._publisher.tick(now=now, time=_now(), is_alive=now < self._sampled + self._patience)
         self._publish()
         if self._is_new and self._publisher.is_online:
@@ -164,9 +169,9 @@ class Agent:
                 self._hosts.keep(self._publisher.hosts)
 
     def _publish(self) -> None:
-        assert self._link is not None
+        assert self._place is not None
         for message in self._publisher.take_outgoing():
-            self._link.publish(message)
+            self._place.publish(message)
 
 
 def _now() -> int:

@@ -43,6 +43,7 @@ class AgentRecord:
         self.heard_time = stored.heard if stored else 0
         self.session = stored.session if stored else ""
         self.version = stored.version if stored else ""
+        self.late = stored.late if stored else 0
         self.logs = _restored(stored) if stored else Logs()
         self.topics: set[str] = set(self.follower.fulls)
         self.acknowledged: Ack | None = None
@@ -126,6 +127,7 @@ class AgentRecord:
             heard=self.heard_time,
             session=self.session,
             version=self.version,
+            late=self.late,
         )
 
     def _turn(self, state: NetState) -> NetState | None:

@@ -129,6 +129,13 @@ class Core:
             for agent in self._agents.values():
                 self._look_at(agent, now, time)
 
+    def health(self) -> dict[str, int]:
+        """What was counted since the start, and how the fleet is: agents by state, and those that are asked."""
+        states = Counter(agent.state for agent in self._agents.values())
+        counted = {f"agents{state.value.capitalize()}": states[state] for state in NetState}
+        unmended = sum(not agent.follower.is_mended(agent.topics) for agent in self._agents.values())
+        return {**self.counts, **counted, "agentsUnmended": unmended, "records": len(self._records)}
+
     def next_due(self, now: float) -> float:
         """Seconds until `tick` has something to do."""
         due = self._ticked + TICK
@@ -261,6 +268,7 @@ class Core:
             return
         self._dirty_agents.add(agent.key)
         self.counts["late"] += len(batch.messages)
+        agent.late += len(batch.messages)
         for topic, payload in batch.messages:
             self._late(agent, replace(incoming, topic=topic, payload=payload))
         lost = follower.lost
@@ -341,11 +349,10 @@ class Core:
             self._snapshots.changed(record.key, now)
 
     def _mirror_net_state(self, record: MirroredRecord) -> bool:
-        if record.key.hostName is None:
-            return False
         agent = self._agents.get(AgentKey.of(record.key))
         if agent is None or agent.state is NetState.UNKNOWN:
             return False
+        record.state("netSince", agent.since)
         return record.state("netState", agent.state.value)
 
     def _tell(self, address: Address, admitted: Admitted, incoming: Incoming) -> None:

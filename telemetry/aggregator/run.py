@@ -10,7 +10,7 @@ from telemetry.config import Intervals
 from telemetry.errors import StoreBusyError
 from telemetry.stores import Batch, Store
 from telemetry.topics import Topics
-from telemetry.wire import Outgoing, Presence, PresenceState, encode_presence
+from telemetry.wire import Outgoing, Presence, PresenceState, encode_health, encode_presence
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class Aggregator:
             name=name, topics=topics, intervals=intervals, stored=store.load(), now=time.monotonic(), time=_now()
         )
         self._inbox: queue.SimpleQueue[mqtt.Event | None] = queue.SimpleQueue()
+        self._health_due, self._health_interval = time.monotonic(), intervals.refresh
         self._stopping = False
         self._outage = ""
 
@@ -79,6 +80,7 @@ class Aggregator:
                         self._disconnected(event.reason)
             self._core.tick(now=time.monotonic(), time=_now())
             self._settle(link, messages)
+            self._tell_health(link)
         link.publish(self._presence(PresenceState.STOPPED, session))
         link.close(_CLOSE_TIMEOUT)
 
@@ -95,6 +97,12 @@ class Aggregator:
             deadline = deadline or time.monotonic() + LINGER
             timeout = max(0.0, deadline - time.monotonic())
         return events
+
+    def _tell_health(self, link: mqtt.Connection) -> None:
+        if time.monotonic() >= self._health_due:
+            payload = encode_health(self._core.health(), time=_now(), version=__version__)
+            link.publish(Outgoing(topic=self._topics.health(self.name), payload=payload, retain=True))
+            self._health_due = time.monotonic() + self._health_interval
 
     def _settle(self, link: mqtt.Connection, messages: list[mqtt.Message]) -> None:
         """Commit; only then acknowledge what came, and publish what follows from it."""

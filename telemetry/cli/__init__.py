@@ -22,6 +22,7 @@ COMMANDS = {
     "show": "one record as it is now",
     "watch": "records as they change, through the broker",
     "resubscribe": "have a miner's snapshots published again",
+    "verify": "whether every mirror equals its host",
     "forget": "remove a host or miner that is gone for good",
     "simulate": "a fleet to try on, with a Lotus that is simulated",
     "check": "what works on this machine, and what to do about the rest",

@@ -5,8 +5,10 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from telemetry.agent.agent import Agent
+from telemetry.agent.place import Connect
 from telemetry.agent.plans import host_plans, miner_plans, require_known_names
 from telemetry.agent.sampler import Plan
 from telemetry.cli.identity import MINER_HELP, host_name, is_miner_host, learn_miner
@@ -94,22 +96,15 @@ def run_agents(agents: Sequence[Agent], choice: Chosen, stop: AgentStop) -> None
     stop.agents = agents
     if stop.wait(0):
         return
-    first, *others = [(agent, _connection(agent, choice)) for agent in agents]
-    threads = [threading.Thread(target=agent.run, args=(link,), name=str(agent.key)) for agent, link in others]
+    first, *others = agents
+    threads = [threading.Thread(target=one.run, args=(_connect(one, choice),), name=str(one.key)) for one in others]
     for thread in threads:
         thread.start()
-    agent, link = first
-    agent.run(link)
+    first.run(_connect(first, choice))
     for thread in threads:
         thread.join()
 
 
-def _connection(agent: Agent, choice: Chosen) -> Connection:
-    return Connection(
-        BrokerUrl.parse(choice.broker),
-        client_id=agent.key.client_id,
-        deliver=agent.deliver,
-        filters=agent.filters,
-        will=agent.will,
-        protocol=choice.settings.broker.protocol,
-    )
+def _connect(agent: Agent, choice: Chosen) -> Connect:
+    protocol = choice.settings.broker.protocol
+    return partial(Connection, BrokerUrl.parse(choice.broker), deliver=agent.deliver, protocol=protocol)

@@ -18,6 +18,7 @@ from telemetry.stores.reading import Reader, open_reader
 from telemetry.topics import AgentKey
 from telemetry.units import format_age
 
+_NET = ("netState", "netSince")
 _WORKER_HEADINGS = {
     "cpuLoad": "CPU", "cpuTemper": "CPU °C", "useMemory": "MEMORY", "gpuLoad": "GPU", "gpuTemper": "GPU °C",
     "diskUsedPercent": "DISK", "diskR": "READ", "diskW": "WRITE", "netRx": "RX", "netTx": "TX",
@@ -41,17 +42,17 @@ def run(arguments: argparse.Namespace) -> int:
     database = chosen(arguments).database
     with open_reader(database) as reader:
         agents = reader.agents()
-        miners = list(_rows(reader, MINER_INFO, tuple(_MINER_HEADINGS)))
-        hosts = list(_rows(reader, WORKER_INFO, ("netState", *_WORKER_HEADINGS)))
-        rejected = reader.rejected()
+        miners = list(_rows(reader, MINER_INFO, (*_NET, *_MINER_HEADINGS)))
+        hosts = list(_rows(reader, WORKER_INFO, (*_NET, *_WORKER_HEADINGS)))
+        rejected, defects = reader.rejected(), reader.defects()
     if arguments.json:
         print(orjson.dumps([_flat(row) for row in miners + hosts]).decode())
         return 0
     if miners:
-        _print(MINER_INFO, miners, _MINER_HEADINGS)
+        _print(MINER_INFO, miners, {"netState": "STATE"} | _MINER_HEADINGS)
         print()
     _print(WORKER_INFO, hosts, {"netState": "STATE"} | _WORKER_HEADINGS)
-    _print_summary(hosts, agents, rejected)
+    _print_summary(hosts, agents, rejected, defects)
     warn_if_idle(database)
     return 0
 
@@ -84,15 +85,24 @@ def _print(record: Record, rows: list[dict[str, Any]], headings: dict[str, str])
 def _line(record: Record, row: dict[str, Any], names: tuple[str, ...], now: float) -> list[Cell]:
     cells: list[Cell] = [row[name] for name in record.keys]
     cells += [
-        state_text(row[name] or "-") if name == "netState" else format_value(record.by_name[name], row[name])
-        for name in names
+        _state(row, now) if name == "netState" else format_value(record.by_name[name], row[name]) for name in names
     ]
     return [*cells, format_age(now - row[TIME_COLUMN] / 1000)]
 
 
-def _print_summary(hosts: list[dict[str, Any]], agents: dict[AgentKey, StoredAgent], rejected: int) -> None:
+def _state(row: dict[str, Any], now: float) -> Cell:
+    """The state, and since when, if it is not the one that is wished for."""
+    state, since = row["netState"] or "-", row["netSince"]
+    text = state_text(state)
+    return text if since is None or state == "online" else text.append(f" {format_age(now - since / 1000)}")
+
+
+def _print_summary(
+    hosts: list[dict[str, Any]], agents: dict[AgentKey, StoredAgent], rejected: int, defects: int
+) -> None:
     states = [row["netState"] or "without agent" for row in hosts]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     lost = sum(agent.lost for agent in agents.values())
-    messages = f"{count_of(lost, 'message')} lost, {rejected} rejected"
+    late = sum(agent.late for agent in agents.values())
+    messages = f"{count_of(lost, 'message')} lost, {late} late, {rejected} rejected, {count_of(defects, 'defect')}"
     print(f"\n{count_of(len(hosts), 'host')}: {counts or 'none yet'}; {messages}")

@@ -33,7 +33,7 @@ _ENVELOPE: Mapping[str, Schema] = {
 def schemas() -> dict[str, Schema]:
     """All schemas, by file name."""
     named = {"envelope": _envelope(), "presence": _presence(), "ack": _ack(), "request": _request()}
-    named |= {"resubscribe": _resubscribe(), "backlog": _backlog()}
+    named |= {"resubscribe": _resubscribe(), "backlog": _backlog(), "health": _health()}
     for record in RECORDS:
         named[f"{record.name}.snapshot"] = _snapshot(record)
         for owner in record.senders:
@@ -130,6 +130,12 @@ def _ack() -> Schema:
     former = {"type": "object", "additionalProperties": _COUNT, "description": "The same of earlier logs, by epoch."}
     properties: dict[str, Schema] = {"epoch": _FROM_ONE, "seq": _COUNT, "former": former}
     return _object(properties, ("epoch", "seq"), "Up to where an aggregator has committed an agent's log; retained.")
+
+
+def _health() -> Schema:
+    properties = {"time": _TIME, "version": {"type": "string", "description": "Of the software."}}
+    text = "How an aggregator is: what it counted since its start, and its agents by state; retained."
+    return _object(properties, ("time", "version"), text) | {"additionalProperties": _COUNT}
 
 
 def _request() -> Schema:

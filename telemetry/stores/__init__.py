@@ -44,7 +44,10 @@ class StoredLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAgent:
-    """What is held of an agent's logs, and what is known of the agent. Times in Unix ms."""
+    """What is held of an agent's logs, and what is known of the agent. Times in Unix ms.
+
+    `late`: how many of its messages came late, in a backlog.
+    """
 
     log: StoredLog
     former: Sequence[StoredLog] = ()
@@ -53,6 +56,7 @@ class StoredAgent:
     heard: int
     session: str
     version: str
+    late: int = 0
 
     @property
     def lost(self) -> int:

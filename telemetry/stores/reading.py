@@ -48,6 +48,11 @@ class Reader:
         count: int = self._rows("SELECT count(*) FROM rejected")[0][0]
         return count
 
+    def defects(self) -> int:
+        """How often a full report differed from the mirror."""
+        count: int = self._rows("SELECT count(*) FROM events WHERE event = 'defect'")[0][0]
+        return count
+
     def records(self) -> dict[RecordKey, StoredRecord]:
         """All records."""
         return dict(

@@ -75,6 +75,7 @@ def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
         "heard": stored.heard,
         "session": stored.session,
         "version": stored.version,
+        "late": stored.late,
     }
 
 
@@ -91,7 +92,7 @@ def read_agent(row: sqlite3.Row) -> StoredAgent:
     )
     stored = orjson.loads(row["former"] or "[]")
     former = [StoredLog(**one | {"beyond": _ranges(one["beyond"])}) for one in stored]
-    return StoredAgent(log=log, former=former, **{name: row[name] for name in plain})
+    return StoredAgent(log=log, former=former, late=row["late"] or 0, **{name: row[name] for name in plain})
 
 
 def _ranges(pairs: list[list[int]]) -> list[tuple[int, int]]:

@@ -35,7 +35,7 @@ MOST_REJECTED = 10_000
 
 _AGENT_COLUMNS = {
     "minerId": str, "agent": str, "epoch": int, "position": int, "beyond": str, "fulls": str, "floor": int, "lost": int,
-    "former": str, "state": str, "since": int, "heard": int, "session": str, "version": str,
+    "former": str, "state": str, "since": int, "heard": int, "session": str, "version": str, "late": int,
 }  # fmt: skip
 _HISTORY_COLUMNS = {
     "minerId": str, "hostName": str, "owner": str, "epoch": int, "seq": int, "time": int, "received": int,
