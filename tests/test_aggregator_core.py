@@ -277,6 +277,24 @@ def test_a_full_report_removes_what_it_does_not_name(bench: Bench) -> None:
     assert not {"diskW", "newField"} & values.keys()
 
 
+def test_a_full_report_that_differs_from_the_mirror_is_a_defect_and_mends_it(bench: Bench) -> None:
+    bench.report_whole(diskR=1, diskW=1)
+    bench.change(2, full=True, diskR=1, diskW=1)
+    assert bench.core.counts["defects"] == 0
+    bench.change(3, full=True, diskR=2)
+    assert bench.core.counts["defects"] == 1
+    assert bench.snapshot().values["diskR"] == 2
+    told = [event for batch in bench.batches for event in batch.events if event.event == "defect"]
+    assert [(event.agent, event.detail) for event in told] == [(AGENT, "f01234/seal01: diskR, diskW")]
+
+
+def test_the_first_full_report_of_a_process_may_say_anything(bench: Bench) -> None:
+    bench.report_whole(diskR=1)
+    change = Change(epoch=EPOCH, seq=2, time=2, prev=None, full=True, first=True, values={"diskR": 7})
+    bench.receive(TOPICS.change(HOST, Owner.HARDWARE), encode_change(change))
+    assert bench.core.counts["defects"] == 0
+
+
 def test_a_full_report_that_is_late_removes_nothing_newer(bench: Bench) -> None:
     bench.report_whole(diskR=1)
     bench.change(3, diskW=3)

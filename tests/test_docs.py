@@ -19,6 +19,7 @@ from tests.parts import wait_for
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text() + "\n"
 BIN = Path(sys.executable).parent
 
 ENDS_WITH = {
@@ -147,6 +148,28 @@ def test_every_setting_of_the_documentation_is_known_and_at_its_default() -> Non
         assert getattr(settings.intervals, name) == value
     default = read_settings(environ={}, options={})
     assert (settings.intervals, settings.topics) == (default.intervals, default.topics)
+
+
+def _statements() -> list[str]:
+    return re.findall(r"^\*\*P-\d+\*\*.*?(?=\n\n)", PROTOCOL, re.DOTALL | re.MULTILINE)
+
+
+def test_the_statements_of_the_protocol_are_numbered_in_turn() -> None:
+    numbers = [int(number) for number in re.findall(r"^\*\*P-(\d+)\*\*", PROTOCOL, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(_statements()) == len(numbers)
+
+
+def test_each_statement_of_the_protocol_names_tests_that_there_are() -> None:
+    written = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    for statement in _statements():
+        named = re.findall(r"`(test_\w+)`", statement)
+        assert named, statement
+        assert set(named) <= written, statement
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))])
