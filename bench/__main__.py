@@ -19,6 +19,7 @@ from bench.table import text_of
 
 MEASUREMENTS = {
     "agent_cost": "what the agent of one idle host costs, beside collectd and node_exporter",
+    "storm": "10,000 agents that are disconnected at once",
     "lotus_poll": "what a poll of a large Lotus costs, in processor time, memory, calls and messages",
 }
 

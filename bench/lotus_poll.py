@@ -256,7 +256,7 @@ def _running(options: Options, polls: int) -> Iterator[_Run]:
     config.write_text(_settings())
     with ExitStack() as started:
         stage = Stage(network=Network(), directory=directory, started=started)
-        url = f"mqtt://127.0.0.1:{start_broker(stage)}"
+        url = f"mqtt://127.0.0.1:{start_broker(stage)[0]}"
         published = started.enter_context(_subscribed(url))
         python = (sys.executable, "-m")
         steps = [_INTERVAL] * (_WARM_UP - 1 + polls) + [_CALM] * (polls + 2)

@@ -92,8 +92,8 @@ class Subject:
         return shutil.which(self.needs) is not None
 
 
-def start_broker(stage: Stage) -> int:
-    """A Mosquitto by our settings, listening where the other end reaches it; its port."""
+def start_broker(stage: Stage) -> tuple[int, Program]:
+    """A Mosquitto by our settings, listening where the other end reaches it: its port, and the program."""
     port = free_port(21_883)
     directory = stage.directory / "broker"
     directory.mkdir()
@@ -101,21 +101,23 @@ def start_broker(stage: Stage) -> int:
     text = template.substitute(port=port, directory=directory, user="user root" if os.geteuid() == 0 else "")
     configuration = directory / "mosquitto.conf"
     configuration.write_text(text.replace(f"{port} 127.0.0.1\n", f"{port} {stage.network.server_address}\n"))
-    stage.serve("mosquitto", find_mosquitto(), "-c", configuration).wait_until_listening(port)
-    return port
+    program = stage.serve("mosquitto", find_mosquitto(), "-c", configuration)
+    program.wait_until_listening(port)
+    return port, program
 
 
 def _start_agent(stage: Stage) -> Program:
     """Our agent; its aggregator, which acknowledges, is at the broker's end and not counted."""
     compileall.compile_dir(ROOT / "telemetry", quiet=1)  # as installed: compiling at the start would enlarge it
-    url = f"mqtt://{stage.network.server_address}:{start_broker(stage)}"
+    port, _ = start_broker(stage)
+    url = f"mqtt://{stage.network.server_address}:{port}"
     options = ("--broker", url, "--data", stage.directory)
     stage.serve("aggregator", sys.executable, "-m", "telemetry", "aggregator", *options)
     return stage.measured("agent", sys.executable, "-m", "bench.named", "agent", *options)
 
 
 def _start_collectd(stage: Stage) -> Program:
-    port = start_broker(stage)
+    port, _ = start_broker(stage)
     configuration = stage.directory / "collectd.conf"
     text = Template(_COLLECTD).substitute(directory=stage.directory, address=stage.network.server_address, port=port)
     configuration.write_text(text)

@@ -20,11 +20,17 @@ VARIABLE_PREFIX = "TELEMETRY_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """`[broker]`: where it is (empty: beside the data, or on this machine), and how many connections it takes."""
+    """`[broker]`: where it is (empty: beside the data, or on this machine), and how many connections it takes.
+
+    After a lost connection the first tries come within `retry_first` seconds; the longer the outage, the later, up to
+    `retry_most`.
+    """
 
     url: str = ""
     protocol: Literal["3.1.1", "5"] = "3.1.1"
     connections: int = 12_000
+    retry_first: float = 3.0
+    retry_most: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

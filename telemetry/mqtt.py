@@ -27,7 +27,7 @@ from telemetry.wire import Outgoing
 
 PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
 
-_CONNECT_TIMEOUT = 10.0
+_CONNECT_TIMEOUT = 5.0  # a broker in a storm takes a connection and forgets it: try again soon
 _SESSION_EXPIRY = 7 * 86400
 _RECEIVE_MAXIMUM = 1000
 
@@ -130,11 +130,12 @@ class Connection:
         protocol: str = "3.1.1",
         keep_session: bool = False,
         manual_ack: bool = False,
+        retry: tuple[float, float] = (3.0, 30.0),
     ) -> None:
         self._url, self._client_id, self._deliver = url, client_id, deliver
         self._filters, self._will = tuple(filters), will
         self._protocol = PROTOCOLS[protocol]
-        self._keep_session, self._manual_ack = keep_session, manual_ack
+        self._keep_session, self._manual_ack, self._retry = keep_session, manual_ack, retry
         self._session: _Session | None = None
         self._has_subscribed = False
         self._stopping = threading.Event()
@@ -198,7 +199,7 @@ class Connection:
             if was_ready:
                 since = time.monotonic()
             self._deliver(Disconnected(reason))
-            self._stopping.wait(retry_delay(time.monotonic() - since))
+            self._stopping.wait(retry_delay(time.monotonic() - since, *self._retry))
 
     def _new_session(self) -> _Session:
         client = paho.Client(
@@ -340,13 +341,13 @@ class Connection:
                 self._settled.notify_all()
 
 
-def retry_delay(outage: float) -> float:
+def retry_delay(outage: float, first: float = 3.0, most: float = 30.0) -> float:
     """Seconds to wait before the next try, when the last connection ended `outage` seconds ago.
 
-    Evenly random up to a third of the outage, within 3 and 30 s: after a short outage all are back at once,
+    Evenly random up to a third of the outage, within `first` and `most`: after a short outage all are back at once,
     after a long one 10,000 agents come spread over half a minute.
     """
-    return random.uniform(0, min(30.0, max(3.0, outage / 3)))  # noqa: S311  # spreading load is no secret
+    return random.uniform(0, min(most, max(first, outage / 3)))  # noqa: S311  # spreading load is no secret
 
 
 def _on_disconnect(

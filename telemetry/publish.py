@@ -186,6 +186,11 @@ class Publisher:
         return Position(self._numbering.epoch, self._numbering.next - 1)
 
     @property
+    def is_acknowledged(self) -> bool:
+        """Whether nothing of any log waits for an acknowledgement."""
+        return not self._spool.epochs()
+
+    @property
     def hosts(self) -> list[str]:
         """The worker hosts of which something is stated."""
         return sorted(self._others)

@@ -82,7 +82,8 @@ def _validator(name: str) -> jsonschema.Draft202012Validator:
 def _schema_of(topic: str) -> str:
     address = TOPICS.parse(topic)
     if address is None:
-        return "presence" if "/aggregators/" in topic else "no topic of ours"
+        kinds = {True: "health", False: "presence"}
+        return kinds[topic.endswith("/health")] if "/aggregators/" in topic else "no topic of ours"
     if address.channel is Channel.CHANGE:
         assert address.owner is not None
         return change_schema_name(address.record.record, address.owner)
@@ -110,7 +111,7 @@ def test_every_message_of_a_live_run_is_what_its_schema_says(agent: Process, lis
             content = json.loads(message.payload)
             validator.validate(content)
             _require_one_type_a_key(types, name, content)
-    assert seen >= {"workerInfo.hardware", "workerInfo.snapshot", "presence", "ack", "backlog", "resubscribe"}
+    assert seen >= {"health", "workerInfo.hardware", "workerInfo.snapshot", "presence", "ack", "backlog", "resubscribe"}
     assert b"null" not in b"".join(message.payload for message in listener.messages)
 
 
@@ -251,6 +252,18 @@ def test_forget_removes_the_host_and_keeps_its_history(
     with sqlite3.connect(data / "telemetry.db") as connection:
         assert connection.execute("SELECT count(*) FROM history").fetchone()[0] > 0
     assert not listen("miners/#").messages
+
+
+def test_forget_deletes_the_history_too_if_it_is_asked_to(agent: Process, broker: Broker, data: Path) -> None:
+    wait_for(lambda: _row(data), seconds=15, what="a record")
+    agent.terminate()
+    words = ("forget", "f01234", "seal01", "--broker", broker.url, "--history", "--data", str(data))
+    forgotten = _run(*words)
+    assert forgotten.returncode == 0, forgotten.stderr
+    assert re.search(r"^deleted \d+ rows? of history$", forgotten.stdout, re.MULTILINE)
+    with sqlite3.connect(data / "telemetry.db") as connection:
+        assert connection.execute("SELECT count(*) FROM history").fetchone() == (0,)
+    assert "no database" in _run(*words[:-1], str(data / "nowhere"), "--force").stderr
 
 
 def test_the_reading_commands_agree_with_each_other(agent: Process, data: Path) -> None:

@@ -51,9 +51,7 @@ class Agent:
         self.key, self._intervals = key, intervals
         self._began = time.monotonic()
         self._hosts = HostFile(state, key)
-        self._spool = spool or SpoolFile(
-            state, key, time_ms=_now(), most_bytes=spool_bytes, most_seconds=spool_seconds
-        )
+        self._spool = spool or SpoolFile(state, key, time_ms=_now(), most_bytes=spool_bytes, most_seconds=spool_seconds)
         self._publisher = Publisher(
             key,
             owner=owner,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 
+from telemetry.publish import LAST_EPOCH
 from telemetry.topics import AgentKey, is_miner_id, is_worker_host
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class EpochFile:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
             try:
                 os.pwrite(descriptor, f"{epoch}\n".ljust(self._LENGTH).encode(), 0)
+                os.ftruncate(descriptor, self._LENGTH)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -81,11 +83,12 @@ class EpochFile:
         return epoch
 
     def last(self) -> int:
-        """What was kept last; 0 where nothing was."""
+        """What was kept last; 0 where nothing was, or what was never an epoch."""
         try:
-            return int(_read(self._path))
+            epoch = int(_read(self._path))
         except ValueError:
             return 0
+        return epoch if 0 < epoch < LAST_EPOCH else 0
 
 
 def _read(path: Path) -> str:

@@ -106,5 +106,11 @@ def run_agents(agents: Sequence[Agent], choice: Chosen, stop: AgentStop) -> None
 
 
 def _connect(agent: Agent, choice: Chosen) -> Connect:
-    protocol = choice.settings.broker.protocol
-    return partial(Connection, BrokerUrl.parse(choice.broker), deliver=agent.deliver, protocol=protocol)
+    broker = choice.settings.broker
+    return partial(
+        Connection,
+        BrokerUrl.parse(choice.broker),
+        deliver=agent.deliver,
+        protocol=broker.protocol,
+        retry=(broker.retry_first, broker.retry_most),
+    )

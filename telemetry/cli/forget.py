@@ -1,12 +1,14 @@
-"""Remove a host, or a miner with its hosts, that is gone for good: retained messages and mirror; history stays."""
+"""Remove a host, or a miner with its hosts, that is gone for good: retained messages and mirror; history if asked."""
 
 import argparse
 import time
 
 from telemetry.cli.exchange import TIMEOUT, connect, flush, follow, receive_retained
-from telemetry.cli.options import add_broker, add_common, add_record, chosen, record_of
+from telemetry.cli.options import add_broker, add_common, add_database, add_record, chosen, record_of
+from telemetry.cli.tables import count_of
 from telemetry.client import Fleet
 from telemetry.errors import TelemetryError
+from telemetry.stores.sqlite import delete_history
 from telemetry.topics import RecordKey
 from telemetry.wire import PresenceState
 
@@ -16,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_record(parser)
     add_common(parser)
     add_broker(parser)
+    add_database(parser)
+    parser.add_argument("--history", action="store_true", help="delete what happened to it too, from the database here")
     parser.add_argument("--force", action="store_true", help="even while its agent is online, which brings it back")
 
 
@@ -31,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             fleet.forget(key)
             flush(fleet)
             print(f"asked to forget {key}, of which the broker retains no snapshot")
+            _delete_history(arguments, [key])
             return 0
         if not keys:
             raise TelemetryError(f"{key}: the broker has no snapshot of it; `telemetry ls` lists what there is")
@@ -39,7 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
         for one in keys:
             fleet.forget(one)
         flush(fleet)
-        return _wait_for_removal(fleet, keys)
+        _wait_for_removal(fleet, keys)
+        _delete_history(arguments, keys)
+        return 0
+
+
+def _delete_history(arguments: argparse.Namespace, keys: list[RecordKey]) -> None:
+    if arguments.history:
+        rows = delete_history(chosen(arguments).database, keys)
+        print(f"deleted {count_of(rows, 'row')} of history")
 
 
 def _require_gone(fleet: Fleet, keys: list[RecordKey]) -> None:
@@ -54,11 +67,10 @@ def _require_gone(fleet: Fleet, keys: list[RecordKey]) -> None:
         raise TelemetryError(f"still online: {', '.join(online)}; end the agent first, or it comes back (--force)")
 
 
-def _wait_for_removal(fleet: Fleet, keys: list[RecordKey]) -> int:
+def _wait_for_removal(fleet: Fleet, keys: list[RecordKey]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while left := [key for key in keys if key in fleet.records]:
         if time.monotonic() > deadline:
             raise TelemetryError(f"asked, but no aggregator has removed {', '.join(map(str, left))} yet; does it run?")
         fleet.poll(0.1)
     print(f"forgot {', '.join(map(str, keys))}")
-    return 0

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 import orjson
 import sqlite_utils
 
-from telemetry.errors import StoreBusyError, StoreError
+from telemetry.errors import StoreBusyError, StoreError, UsageError
 from telemetry.fields import Record
 from telemetry.records import RECORDS
 from telemetry.render.sql import SqlValue, columns
@@ -25,7 +25,7 @@ from telemetry.stores.rows import (
     read_record,
     record_row,
 )
-from telemetry.topics import AgentKey
+from telemetry.topics import AgentKey, RecordKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,6 +170,18 @@ class SqliteStore:
             self._connection.execute(
                 "DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?", (MOST_REJECTED,)
             )
+
+
+def delete_history(path: Path, keys: Iterable[RecordKey]) -> int:
+    """Delete what happened to records that are gone, also while an aggregator writes; how many rows there were."""
+    if not path.exists():
+        raise UsageError(f"no database at {path}: give --data DIR or --database FILE")
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as connection, connection:
+            query = "DELETE FROM history WHERE minerId = ? AND hostName IS ?"
+            return sum(connection.execute(query, tuple(key)).rowcount for key in keys)
+    except sqlite3.Error as error:
+        raise StoreError(f"database {path}: {error}; nothing was deleted") from None
 
 
 def _lock(path: Path) -> IO[str]:
