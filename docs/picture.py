@@ -1,4 +1,4 @@
-"""Make docs/picture.svg: the command line at work on this host, as it is. Run by `make picture`."""
+"""Make docs/picture.svg: the command line at work on a simulated fleet, as it is. Run by `make picture`."""
 
 import os
 import subprocess
@@ -17,12 +17,12 @@ WIDTH = 118
 
 
 def main() -> None:
-    """Run `telemetry up` for a while, and draw what the commands print meanwhile."""
+    """Run a simulated fleet for a while, and draw what the commands print meanwhile."""
     port = free_port(18830)
     shown = Console(record=True, width=WIDTH, force_terminal=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
     with tempfile.TemporaryDirectory() as place:
-        options = ["--data", f"{place}/telemetry-data", "--port", str(port), "--miner", "f01234", "--name", "seal01"]
-        up = subprocess.Popen([sys.executable, "-m", "telemetry", "up", *options], stdout=subprocess.DEVNULL)
+        options = ["--data", f"{place}/telemetry-data", "--port", str(port), "--hosts", "6"]
+        up = subprocess.Popen([sys.executable, "-m", "telemetry", "simulate", *options], stdout=subprocess.DEVNULL)
         try:
             time.sleep(25)
             for command in COMMANDS:

@@ -208,7 +208,7 @@ def test_the_miner_of_the_contract_has_these_values() -> None:
 def test_every_field_but_those_of_other_sources_is_produced() -> None:
     elsewhere = {
         *("minerId", "unassignedQueue", "unassignedTasks", "returnedTasks"),
-        *("lotusState", "minerVersion", "nodeVersion", "minerStart"),
+        *("lotusState", "minerVersion", "nodeVersion", "minerStart", "netState", "netSince"),
     }
     assert set(values_of(MINER)) == set(MINER_INFO.by_name) - elsewhere
 

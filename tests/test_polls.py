@@ -38,6 +38,9 @@ from telemetry.sources.lotus.polls import Balances, Sealing, State, TaskQueues, 
 from telemetry.sources.lotus.queues import UNKNOWN_HOST
 from tests.test_environment import Front, change, fails
 
+STATED = set(MINER_INFO.owned_by(Owner.MINER))
+"""The fields that Lotus tells of a miner."""
+
 START = 1_700_000_000.0
 SHORT, AMPLE = 0.2, 40.0
 
@@ -320,7 +323,7 @@ def without_requests(values: Mapping[str, Value]) -> dict[str, Value]:
 
 def test_every_field_of_a_miner_has_one_source(lotus: Lotus, polled_of: PolledOf) -> None:
     stated = [name for source in polled_of(lotus).sources for name in source.fields]
-    assert sorted(stated) == sorted(set(MINER_INFO.by_name) - {"minerId"})
+    assert sorted(stated) == sorted(STATED)
 
 
 def test_every_field_of_a_hosts_tasks_has_one_source(lotus: Lotus, polled_of: PolledOf) -> None:
@@ -345,7 +348,7 @@ def test_values_have_their_declared_types(start: StartLotus, polled_of: PolledOf
     polled = polled_of(start(version=version))
     polled()
     told = polled()
-    assert told.values.keys() >= set(MINER_INFO.by_name) - {"minerId", "minerStart"}
+    assert told.values.keys() >= STATED - {"minerStart"}
     assert mistyped(MINER_INFO, told.values) == []
 
 
@@ -473,7 +476,7 @@ def test_the_plans_of_an_agent_give_all_fields_typed(ends: Ends) -> None:
     ends.extend((lotus.miner.close, lotus.full.close))
     readings = [plan.source.sample() for plan in miner_plans(Settings(), MINER, lotus.environment)]
     values = {name: value for reading in readings for name, value in reading.values.items()}
-    assert values.keys() == set(MINER_INFO.by_name) - {"minerId"}
+    assert values.keys() == STATED
     assert mistyped(MINER_INFO, values) == []
 
 
@@ -577,7 +580,7 @@ def test_a_method_that_fails_costs_its_own_fields_with_the_reason(
     endpoint_of(lotus, role).faults = KINDS[kind](method)
     told = polled_of(lotus)()
     lost = LOST[role, method]
-    assert set(MINER_INFO.by_name) - {"minerId"} - told.values.keys() == lost
+    assert STATED - told.values.keys() == lost
     assert told.problems.keys() - WORKER_INFO.by_name.keys() == lost
     assert all(reason.startswith(f"{method} at 127.0.0.1:") for reason in told.problems.values())
 
@@ -608,7 +611,7 @@ def test_what_was_lost_is_back_once_the_method_is_well(
 def test_an_actor_that_cannot_be_read_costs_what_its_addresses_own(lotus: Lotus, polled_of: PolledOf) -> None:
     lotus.full.faults = Faults(panic=frozenset({"StateMinerInfo"}))
     told = polled_of(lotus)()
-    assert set(MINER_INFO.by_name) - {"minerId"} - told.values.keys() == {"workerBalance", "postBalance"}
+    assert STATED - told.values.keys() == {"workerBalance", "postBalance"}
 
 
 @pytest.mark.parametrize(("address", "lost"), [(WORKER, "workerBalance"), (POST, "postBalance")])
@@ -632,7 +635,7 @@ def test_a_method_that_this_lotus_lacks_costs_its_own_fields(
 ) -> None:
     endpoint_of(lotus, role).faults = Faults(absent=frozenset({method}))
     told = polled_of(lotus)()
-    assert set(MINER_INFO.by_name) - {"minerId"} - told.values.keys() == LOST[role, method]
+    assert STATED - told.values.keys() == LOST[role, method]
     assert all("is not known to this Lotus" in reason for reason in told.problems.values())
 
 
@@ -641,14 +644,14 @@ def test_methods_that_old_lotus_lacks_cost_the_start_alone(lotus: Lotus, polled_
     polled = polled_of(lotus)
     polled()
     told = polled()
-    assert set(MINER_INFO.by_name) - {"minerId"} - told.values.keys() == {"minerStart"}
+    assert STATED - told.values.keys() == {"minerStart"}
     assert told.problems == {}
 
 
 def test_a_token_without_admin_costs_the_queues_alone(lotus: Lotus, polled_of: PolledOf) -> None:
     environ = {**lotus.environment, "MINER_API_INFO": f"{lotus.miner.read_token}:{lotus.miner.address}"}
     told = polled_of(environ)()
-    assert set(MINER_INFO.by_name) - {"minerId"} - told.values.keys() == QUEUE_FIELDS
+    assert STATED - told.values.keys() == QUEUE_FIELDS
     assert "WorkerJobs" in told.problems["returnedTasks"]
     assert "is not allowed by the token" in told.problems["returnedTasks"]
 
@@ -657,7 +660,7 @@ def test_a_miner_without_its_sealing_costs_what_the_sealing_knows(lotus: Lotus, 
     with lotus.changing() as world:
         world.subsystems = ("Mining",)
     told = polled_of(lotus)()
-    assert set(MINER_INFO.by_name) - {"minerId"} - told.values.keys() == QUEUE_FIELDS | {*SEALING_FIELDS}
+    assert STATED - told.values.keys() == QUEUE_FIELDS | {*SEALING_FIELDS}
 
 
 # --- restarts

@@ -367,14 +367,14 @@ def _many(method: str, shape: Any, empty: Callable[[], _T]) -> Callable[[Answer]
     return decode
 
 
-def _name(method: str) -> Callable[[Answer], str]:
+def _name(method: str, what: str = "address") -> Callable[[Answer], str]:
     """Decode an address or a name, which is shown to people."""
     decode_text = _one(method, str)
 
     def decode(raw: Answer) -> str:
         name = decode_text(raw)
         if name in {"", _NO_ADDRESS} or len(name) > _LONGEST_NAME or not name.isprintable():
-            raise AnswerError(f"{method}: no address or name")
+            raise AnswerError(f"{method}: no {what}")
         return name
 
     return decode
@@ -392,7 +392,7 @@ decode_auth_verify: Callable[[Answer], list[str]] = _many("AuthVerify", list[str
 """The permissions that a token has."""
 
 decode_runtime_subsystems: Callable[[Answer], list[str]] = _many("RuntimeSubsystems", list[str], list)
-decode_state_network_name = _name("StateNetworkName")
+decode_state_network_name = _name("StateNetworkName", "name")
 
 decode_chain_head = _one("ChainHead", ChainHead)
 decode_state_lookup_id = _name("StateLookupID")

@@ -5,7 +5,8 @@ The calls of a poll are a fixed number, whatever the number of sectors; only tha
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
@@ -16,6 +17,7 @@ from telemetry.sources import Reading
 from telemetry.sources.lotus import miner_info
 from telemetry.sources.lotus.answers import (
     AddressConfig,
+    ChainHead,
     MinerInfo,
     Request,
     decode_actor_address_config,
@@ -204,11 +206,8 @@ class Balances:
 
     def sample(self) -> Reading:
         """Ask the full node, and lotus-miner for the uses of the control addresses."""
-        verdict = self._environment.require_node()
-        self._calls.aim(verdict.endpoint, verdict.nodes)
         poll = _Poll()
-        with self._calls.within(self._deadline):
-            head = decode_chain_head(self._calls.node("ChainHead", deadline=DEADLINE))
+        with _at_head(self._environment, self._calls, self._deadline) as (verdict, head):
             ask = partial(self._state, head.cids or [])
             info = poll.ask(self._ACCOUNTS, lambda: decode_state_miner_info(ask("StateMinerInfo")))
             state = poll.ask(self._STATE, lambda: decode_state_read_state(ask("StateReadState")))
@@ -304,11 +303,8 @@ class Walk:
 
     def sample(self) -> Reading:
         """Ask the full node, on one tipset."""
-        verdict = self._environment.require_node()
-        self._calls.aim(verdict.endpoint, verdict.nodes)
         poll = _Poll()
-        with self._calls.within(self._deadline):
-            head = decode_chain_head(self._calls.node("ChainHead", deadline=DEADLINE))
+        with _at_head(self._environment, self._calls, self._deadline) as (_, head):
             ask = partial(self._state, head.cids or [])
             poll.take(
                 self._COUNTS,
@@ -322,6 +318,15 @@ class Walk:
 
     def _state(self, tipset: list[dict[str, str]], method: str) -> bytes:
         return self._calls.node(method, self._miner, tipset, deadline=_WALK_DEADLINE)
+
+
+@contextmanager
+def _at_head(environment: Environment, calls: Calls, deadline: float) -> Iterator[tuple[Verdict, ChainHead]]:
+    """Calls to the full node within a deadline, and the head of its chain, on whose tipset they all are."""
+    verdict = environment.require_node()
+    calls.aim(verdict.endpoint, verdict.nodes)
+    with calls.within(deadline):
+        yield verdict, decode_chain_head(calls.node("ChainHead", deadline=DEADLINE))
 
 
 def _session(environment: Environment, calls: Calls) -> tuple[str, Verdict]:
