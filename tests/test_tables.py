@@ -4,6 +4,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -79,3 +80,17 @@ def test_colour_is_for_terminals_only(make: Callable[[], io.StringIO], monkeypat
     text = _printed(monkeypatch, make(), MOST_RICH_ROWS)
     assert ("\x1b" in text) == (make is _Terminal)
     assert "seal7[/x]" in text
+
+
+def test_an_entry_of_a_queue_stands_in_one_line_with_short_ids_and_its_time() -> None:
+    entry = {
+        "callId": "9d44c93e-7799-48e2-b368-c5539c30ceaa",
+        "worker": "e443df78-9558-467f-9ba9-1faf7a024204",
+        "sector": 12066,
+        "taskShort": "PC1",
+        "state": "running",
+        "start": 1_795_547_740_000,
+    }
+    text = format_value(WORKER_INFO.by_name["currentQueue"], [entry])
+    began = datetime.fromtimestamp(1_795_547_740, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    assert text == f"9d44c93e  e443df78  sector 12066  PC1  running  start {began}"

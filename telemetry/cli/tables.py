@@ -1,5 +1,6 @@
 """Tables and values as a person reads them: rich where it pays, plain aligned lines where there are many."""
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,9 @@ MOST_RICH_ROWS = 200
 """Above it a table is printed as plain lines: rich takes 7 s for 10,000 rows."""
 
 _LEAST_FOLDED = 32
+
+_UUID = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+"""Beside others in a line its first digits tell one from another; --json has all of them."""
 
 STATE_STYLES = {"online": "green", "stale": "yellow", "stopped": "dim", "lost": "bold red"}
 
@@ -151,5 +155,5 @@ def _format_list(declared: Field | Member | None, value: list[Any]) -> str:
 
 
 def _format_member(member: Member | None, name: str, value: Value) -> str:
-    text = format_value(member, value)
+    text = _UUID.sub(r"\1", format_value(member, value))
     return text if isinstance(value, str) else f"{name} {text}"
