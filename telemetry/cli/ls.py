@@ -21,8 +21,8 @@ from telemetry.units import format_age
 _NET = ("netState", "netSince")
 _WORKER_HEADINGS = {
     "cpuLoad": "CPU", "cpuTemper": "CPU °C", "useMemory": "MEMORY", "gpuLoad": "GPU", "gpuTemper": "GPU °C",
-    "diskUsedPercent": "DISK", "diskR": "READ", "diskW": "WRITE", "netRx": "RX", "netTx": "TX",
     "runningTasks": "RUNNING", "pendingTasks": "PENDING",
+    "diskUsedPercent": "DISK", "diskR": "READ", "diskW": "WRITE", "netRx": "RX", "netTx": "TX",
 }  # fmt: skip
 _MINER_HEADINGS = {
     "effectivePower": "POWER", "minerBalance": "BALANCE", "minerAvailable": "AVAILABLE", "expectBlock": "EXPECTED",
