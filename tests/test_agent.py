@@ -155,15 +155,19 @@ def test_a_request_brings_the_connect_routine_once_in_a_while(
     agent = _agent(start, broker, data)
     assert KEY.hostName is not None
     key = AgentKey(KEY.minerId, KEY.hostName)
-    wait_for(lambda: listener.of(TOPICS.backlog(key)), seconds=15, what="the first routine")
+
+    def routines() -> int:
+        return len([one for one in listener.of(TOPICS.presence(KEY)) if json.loads(one.payload)["state"] == "online"])
+
+    wait_for(routines, seconds=15, what="the first routine")
     # The first request is answered at once; those of the 30 s after it are gathered.
     for _ in range(20):
         listener.publish(TOPICS.request(key), b"{}")
     listener.publish(TOPICS.request(key), b"not a request")
-    wait_for(lambda: len(listener.of(TOPICS.backlog(key))) > 1, seconds=10, what="the routine that was asked for")
+    wait_for(lambda: routines() > 1, seconds=10, what="the routine that was asked for")
     before = len(_changes(listener))
     wait_for(lambda: len(_changes(listener)) > before + 3, seconds=20, what="changes go on meanwhile")
-    assert len(listener.of(TOPICS.backlog(key))) == 2
+    assert routines() == 2
     assert agent.text.count("not JSON") == 1
     assert agent.is_running
 
