@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from telemetry.fields import Owner, Value
 from telemetry.follow import MOST_RANGES, Arrival, Follower, RecordCopy
-from telemetry.publish import Numbering
 from telemetry.records import WORKER_INFO
+from telemetry.reports import Numbering
 from telemetry.wire import Change, Position, Snapshot
 
 TOPIC = "miners/f01/workers/h"

@@ -15,7 +15,7 @@ from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.client import Fleet
 from telemetry.errors import TelemetryError
 from telemetry.fields import Owner, Value
-from telemetry.publish import Numbering
+from telemetry.reports import Numbering
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, RecordKey, Topics, sender_of
 from telemetry.wire import Backlog, Presence, PresenceState, encode_backlog, encode_change, encode_presence

@@ -15,7 +15,7 @@ LAYERS = (
     {"fields"},
     {"records"},
     {"topics", "wire", "flagged", "render", "config"},
-    {"follow", "spooling", "publish"},
+    {"follow", "spooling", "reports", "publish"},
     {"sources", "mqtt", "stores", "processes", "mosquitto", "simulate", "broker", "schemas"},
     {"agent", "aggregator", "client"},
     {"cli"},
@@ -27,6 +27,7 @@ WITHIN = {
     ("mosquitto", "processes"),
     ("simulate", "sources"),
     ("publish", "spooling"),
+    ("publish", "reports"),
     ("topics", "wire"),
     ("wire", "topics"),
 }
