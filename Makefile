@@ -1,9 +1,12 @@
 # Paths are relative throughout: make splits $(CURDIR) at a space in it.
 PYTHON := .venv/bin/python
 ARGS ?=
+SEED ?= 1
+SEEDS ?= 200
+RUNS ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check format generate bench picture clean
+.PHONY: help setup run demo test chaos fuzz check format generate bench picture clean
 
 help:
 	@echo 'make TARGET [ARGS="..."], where TARGET is one of'
@@ -23,6 +26,12 @@ demo: setup ## show a simulated miner with 20 sealing hosts whose queues move (A
 test: setup ## run the tests (ARGS go to pytest)
 	@exec $(PYTHON) -m pytest $(ARGS)
 
+chaos: setup ## kill, cut off and fill a real fleet of 50 agents (SEEDS=200 runs from SEED=1) and see that nothing is lost
+	@exec $(PYTHON) -m tests.chaos --seed $(SEED) --seeds $(SEEDS)
+
+fuzz: setup ## try the protocol's model on RUNS=5000 made-up histories a test (ARGS go to pytest)
+	@exec env TELEMETRY_FUZZ_RUNS=$(RUNS) $(PYTHON) -m pytest --timeout=14400 tests/test_protocol_model.py $(ARGS)
+
 check: setup ## lint, formatting, types, and whether the generated files are up to date
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -39,7 +48,7 @@ generate: setup ## write the generated files anew
 bench: setup ## measure (ARGS go to the benchmark)
 	@exec $(PYTHON) -m bench $(ARGS)
 
-picture: setup ## draw docs/picture.svg from what the commands print on this machine
+picture: setup ## draw docs/picture.svg from what the commands print of a simulated fleet
 	@exec $(PYTHON) docs/picture.py
 
 clean: ## remove the environment, build outputs and caches, never the recorded data

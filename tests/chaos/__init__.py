@@ -1,0 +1,1 @@
+"""A fleet of real processes to which everything bad happens, and which has to have lost nothing in the end."""
