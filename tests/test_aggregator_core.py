@@ -468,6 +468,16 @@ def test_a_sender_that_was_never_whole_is_left_out_with_its_fields(bench: Bench)
     assert snapshot.values["runningTasks"] == 2
 
 
+def test_a_host_of_two_miners_is_two_records(bench: Bench) -> None:
+    other, agent = RecordKey("f09999", "seal01"), AgentKey("f09999", "seal01")
+    bench.report_whole(diskR=1)
+    bench.change(1, full=True, record=other, diskR=2)
+    bench.backlog(1, agent=agent)
+    bench.let(INTERVALS.snapshot)
+    shown = [bench.snapshots(key)[-1].values for key in (HOST, other)]
+    assert [(values["minerId"], values["diskR"]) for values in shown] == [("f01234", 1), ("f09999", 2)]
+
+
 def test_both_senders_of_a_host_meet_in_one_record(bench: Bench) -> None:
     bench.report_whole(diskR=1)
     bench.change(1, full=True, owner=Owner.TASKS, runningTasks=2, taskState="enabled")
