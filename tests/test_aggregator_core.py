@@ -486,6 +486,7 @@ def test_both_senders_of_a_host_meet_in_one_record(bench: Bench) -> None:
     bench.change(2, owner=Owner.TASKS, gone=("taskState", "diskR"))
     snapshot = bench.snapshot()
     expected = {"minerId": "f01234", "hostName": "seal01", "diskR": 3, "runningTasks": 2, "netState": "online"}
+    expected |= {"netSince": 1_000_000}
     assert snapshot.values == expected
     assert snapshot.positions == {"hardware": Position(EPOCH, 2), "tasks": Position(EPOCH, 2)}
 
