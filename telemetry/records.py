@@ -257,7 +257,6 @@ WORKER_INFO = Record(
                   deadband=_RATE),
         _hardware("netIO", _INTERFACE, Unit.NONE, "Traffic of the real network interfaces.", "网络流量"),
         _NET_STATE,
-        _NET_SINCE,
         _tasks("taskState", Scalar.STRING, Unit.NONE, "enabled, disabled or unregistered, with the running counts.",
                "任务状态"),
         _tasks("taskType", ScalarList(element=Scalar.STRING), Unit.NONE, "Task types that the host accepts.", "任务类型"),
@@ -274,6 +273,7 @@ WORKER_INFO = Record(
                   "网络接收速率", deadband=_RATE),
         _hardware("netTx", Scalar.INTEGER, Unit.BYTES_PER_SECOND, "Bytes sent a second on all interfaces.",
                   "网络发送速率", deadband=_RATE),
+        _NET_SINCE,
     ),
 )  # fmt: skip
 

@@ -76,7 +76,7 @@ class SpoolFile:
 
     def begin(self, epoch: int) -> None:
         """Go on in a new log."""
-        self.epoch = self._epochs.keep(epoch)
+        self.epoch = self._epochs.keep(epoch, is_told=self._memory is not None)
         if self._memory is not None:
             self._memory.begin(epoch)
 

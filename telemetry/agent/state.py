@@ -67,8 +67,8 @@ class EpochFile:
     def __init__(self, directory: Path, key: AgentKey) -> None:
         self._path = directory / f"{key.client_id}.epoch"
 
-    def keep(self, epoch: int) -> int:
-        """Remember an epoch."""
+    def keep(self, epoch: int, *, is_told: bool = False) -> int:
+        """Remember an epoch; `is_told`: that the directory cannot be written was said already."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -79,7 +79,8 @@ class EpochFile:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            _log.warning("state not kept in %s: %s", self._path.parent, error.strerror)
+            level = logging.DEBUG if is_told else logging.WARNING
+            _log.log(level, "state not kept in %s: %s", self._path.parent, error.strerror)
         return epoch
 
     def last(self) -> int:
