@@ -127,10 +127,15 @@ def test_every_field_arrives_typed_and_with_the_values_of_its_lotus(
         wait_for(lambda: _implied(lotus).items() <= miner().items(), seconds=30, what=f"{_implied(lotus)} in {miner()}")
         for name in all_fields:
             assert fits(MINER_INFO.by_name[name].type, miner()[name]), name
-        for host in _hosts_of(lotus):
-            record = subscriber.records()[TOPICS.snapshot(RecordKey(MINER, host))]
-            stated = set(WORKER_INFO.owned_by(Owner.TASKS)) - (set() if Version(version).has("tasks") else {"taskType"})
-            assert record.keys() >= {*stated, "minerId", "hostName"}
+        stated = set(WORKER_INFO.owned_by(Owner.TASKS)) - (set() if Version(version).has("tasks") else {"taskType"})
+
+        def hosts() -> list[dict[str, Any]]:
+            records = subscriber.records()
+            return [records.get(TOPICS.snapshot(RecordKey(MINER, host)), {}) for host in _hosts_of(lotus)]
+
+        wanted = {*stated, "minerId", "hostName"}
+        wait_for(lambda: all(one.keys() >= wanted for one in hosts()), seconds=30, what=f"all hosts: {agent.text}")
+        for record in hosts():
             for name in stated:
                 assert fits(WORKER_INFO.by_name[name].type, record[name]), name
         assert aggregator.is_running
