@@ -241,10 +241,18 @@ class Publisher:
             if ack.position.epoch < self._numbering.epoch:
                 return
         self._acks[aggregator] = ack
-        if self._delete():
+        oldest = self._oldest()
+        if self._delete() and self._late is not None:
+            self._late.on_the_way = 0
+        if self._oldest() != oldest:
+            # What counts is the oldest message: a former log may stand still while the present one goes on.
             self._progress, self._stall = now, STALL * self._intervals.acknowledge
-            if self._late is not None:
-                self._late.on_the_way = 0
+
+    def _oldest(self) -> Position | None:
+        """That of the oldest message in the spool."""
+        epoch = next(iter(self._spool.epochs()), None)
+        seq = None if epoch is None else self._spool.oldest(epoch)
+        return None if epoch is None or seq is None else Position(epoch, seq)
 
     def _deleted_through(self, held: Ack | None) -> int:
         oldest = self._spool.oldest(self._numbering.epoch)
@@ -371,7 +379,7 @@ class Publisher:
         rows, self._unwritten = self._unwritten, []
         if not rows:
             return
-        if self._spool.oldest(self._numbering.epoch) is None:
+        if not self._spool.epochs():
             self._progress = now
         if not self._spool.append(rows):
             # It could not go on in this log: the next one is where the spool now is, such as in memory.
@@ -401,6 +409,9 @@ class Publisher:
     def _send_batch(self, late: "_Late", now: float) -> None:
         epoch = self._numbering.epoch
         rows = self._spool.read(late.after, late.below)
+        if rows and rows[0].epoch != epoch and not late.has_said_first:
+            # Where the present log begins comes first: until that is known, nothing of the former ones is acknowledged.
+            rows = []
         if not rows and late.has_said_first:
             self._late = None
             return

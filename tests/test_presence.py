@@ -109,6 +109,7 @@ def test_after_a_broker_that_lost_all_it_retained_every_snapshot_and_presence_is
         assert json.loads(presence[-1].payload)["state"] == "online"
 
 
+@pytest.mark.timeout(240)
 def test_two_agents_of_one_name_both_say_so_and_one_waits_until_the_other_is_gone(
     broker: Broker, data: Path, start: StartPart, aggregator: Process, listener: Listener
 ) -> None:
@@ -131,7 +132,7 @@ def test_two_agents_of_one_name_both_say_so_and_one_waits_until_the_other_is_gon
                 presences, changes = seen, len(listener.of(CHANGES))
             return len(listener.of(CHANGES)) > changes + 30
 
-        wait_for(is_at_rest, seconds=60, what="changes, and nobody comes or goes")
+        wait_for(is_at_rest, seconds=120, what="changes, and nobody comes or goes")
         assert _state(listener) == "online"
         assert first.terminate() == 0
         wait_for(lambda: "taking its place" in other.text, seconds=20, what=f"the place is free: {other.text}")

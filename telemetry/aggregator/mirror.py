@@ -91,7 +91,12 @@ class MirroredRecord:
 
     def _lose(self, name: str, owner: Owner, position: Position) -> bool:
         held = self._held.get(name)
-        if held is None or held.owner is not owner or held.position >= position:
+        if held is None:
+            if name in self.key.record.owned_by(owner):
+                # An older value of it may come late.
+                self._held[name] = Held(None, owner, position)
+            return False
+        if held.owner is not owner or held.position >= position:
             return False
         if name in self.key.record.by_name:
             self._held[name] = Held(None, owner, position)
@@ -104,4 +109,5 @@ class MirroredRecord:
         return name in declared or len(self._held.keys() - declared.keys()) < MOST_UNKNOWN
 
     def _unstated(self, owner: Owner, values: Mapping[str, Value]) -> list[str]:
-        return [name for name, held in self._held.items() if held.owner is owner and name not in values]
+        mine = [name for name, held in self._held.items() if held.owner is owner]
+        return [name for name in {**dict.fromkeys(mine), **self.key.record.owned_by(owner)} if name not in values]
