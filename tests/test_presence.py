@@ -124,15 +124,15 @@ def test_two_agents_of_one_name_both_say_so_and_one_waits_until_the_other_is_gon
         wait_for(lambda: "this one waits" in other.text, seconds=30, what=f"the later one waits: {other.text}")
         wait_for(lambda: "that one has to wait" in first.text, seconds=30, what=f"the first one says so: {first.text}")
         # From then on the first one has the place, and keeps it.
-        presences, changes = -1, 0
+        connections, changes = -1, 0
 
         def is_at_rest() -> bool:
-            nonlocal presences, changes
-            if (seen := len(listener.of(TOPICS.presence(KEY)))) != presences:
-                presences, changes = seen, len(listener.of(CHANGES))
-            return len(listener.of(CHANGES)) > changes + 30
+            nonlocal connections, changes
+            if (seen := first.text.count("connected as") + other.text.count("connected as")) != connections:
+                connections, changes = seen, len(listener.of(CHANGES))
+            return len(listener.of(CHANGES)) > changes + 20
 
-        wait_for(is_at_rest, seconds=120, what="changes, and nobody comes or goes")
+        wait_for(is_at_rest, seconds=90, what="changes, and nobody takes a place")
         assert _state(listener) == "online"
         assert first.terminate() == 0
         wait_for(lambda: "taking its place" in other.text, seconds=20, what=f"the place is free: {other.text}")

@@ -14,7 +14,7 @@ from telemetry.fields import Owner
 from telemetry.topics import AgentKey, Channel
 from tests.protocol_model import FIELDS, ModelAggregator, World, changes_of
 
-RUNS = int(os.environ.get("TELEMETRY_FUZZ_RUNS", "40"))
+RUNS = int(os.environ.get("TELEMETRY_FUZZ_RUNS", "25"))
 
 HOSTS = st.integers(0, 1)
 COMMON: list[st.SearchStrategy[tuple[Any, ...]]] = [
