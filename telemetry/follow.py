@@ -148,11 +148,6 @@ class Logs:
         self.present = present or Follower()
         self.former = {follower.epoch: follower for follower in former}
 
-    @property
-    def lost(self) -> int:
-        """Messages of the present and the former logs that will never come."""
-        return self.present.lost + sum(follower.lost for follower in self.former.values())
-
     def begins(self, epoch: int) -> bool:
         """Whether a message of this epoch begins a new log."""
         return epoch > self.present.epoch
