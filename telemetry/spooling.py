@@ -4,7 +4,7 @@
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 MOST_ROWS, MOST_BYTES = 50, 32_768
@@ -114,7 +114,7 @@ class MemorySpool:
         self._size = sum(row.size for row in rows)
 
 
-def batch_of(rows: Sequence[Row]) -> list[Row]:
+def batch_of(rows: Iterable[Row]) -> list[Row]:
     """As many of the first rows as are of one log and not too large together."""
     batch: list[Row] = []
     size = 0

@@ -118,7 +118,8 @@ def _loaded_by(module: str) -> set[str]:
 
 def test_the_agent_loads_nothing_that_it_does_not_need_on_every_host() -> None:
     loaded = _loaded_by("telemetry.cli.agent")
-    assert not loaded & {"sqlite_utils", "rich", "jsonschema", "starlette", "uvicorn", "pynvml", "urllib3", "msgspec"}
+    assert not loaded & {"rich", "jsonschema", "starlette", "uvicorn", "pynvml", "urllib3", "msgspec"}
+    assert not loaded & {"sqlite3", "_sqlite3", "sqlite_utils"}
 
 
 def test_reading_commands_load_only_what_they_use() -> None:

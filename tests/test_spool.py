@@ -65,6 +65,15 @@ def _append(spool: Spool, count: int, size: int = 0) -> list[Row]:
     return rows
 
 
+def _append_or_begin(spool: Spool, count: int) -> list[Row]:
+    """Append as a publisher does."""
+    rows = _rows(spool, count)
+    if not spool.append(rows):
+        _begin(spool)
+        rows = _append(spool, count)
+    return rows
+
+
 def _begin(spool: Spool) -> int:
     spool.begin(spool.epoch + 7)
     return spool.epoch
@@ -88,6 +97,19 @@ def _told(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
 
 def _file(directory: Path) -> Path:
     return directory / f"{KEY.client_id}.spool"
+
+
+def _files(directory: Path) -> list[Path]:
+    """What a spool's rows are in, in their order."""
+    return sorted(_file(directory).glob("*.log"), key=_first)
+
+
+def _first(path: Path) -> int:
+    return int(path.stem.split("-")[1])
+
+
+def _bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in _files(directory))
 
 
 def _broken(directory: Path) -> Path:
@@ -195,15 +217,14 @@ def test_a_spool_does_what_a_list_would(name: str, operations: list[tuple[str, i
     with TemporaryDirectory() as temporary, contextlib.ExitStack() as files:
         spool = SPOOLS[name](Path(temporary), most)
         rows: list[Row] = []
+        added: list[Row] = []
         logs, following, lost = [spool.epoch], spool.next, 0
         for operation, a, b in operations:
             match operation:
                 case "append":
-                    rows += _append(spool, a, b)
+                    added = _append(spool, a, b)
+                    rows += added
                     following += a
-                    while sum(row.size for row in rows) > most and len(rows) > 1:
-                        del rows[0]
-                        lost += 1
                 case "begin":
                     logs.append(_begin(spool))
                 case "delete":
@@ -221,6 +242,12 @@ def test_a_spool_does_what_a_list_would(name: str, operations: list[tuple[str, i
                     # A log in which nothing was kept yet is not gone on with.
                     assert spool.epoch >= logs[-1]
                     logs.append(spool.epoch)
+            # The oldest go where they have to, not where they need not, and not those that came last.
+            assert spool.lost == lost or sum(row.size + 200 for row in rows) > most
+            rows, lost = rows[spool.lost - lost :], spool.lost
+            size = _bytes(Path(temporary)) if isinstance(spool, SpoolFile) else sum(row.size for row in rows)
+            assert size <= most + 600 or set(rows) <= set(added)
+            assert operation != "append" or rows[-1] == added[-1]
             assert list(spool.epochs()) == list(dict.fromkeys(row.epoch for row in rows))
             for log in logs:
                 assert spool.oldest(log) == next((row.seq for row in rows if row.epoch == log), None)
@@ -291,6 +318,31 @@ def test_numbers_go_on_after_all_was_deleted(tmp_path: Path) -> None:
         assert _append(spool, 1)[0].seq == last + 1
 
 
+def test_what_is_acknowledged_at_once_makes_neither_many_files_nor_large_ones(tmp_path: Path) -> None:
+    seen: set[Path] = set()
+    with closing(_open(tmp_path)) as spool:
+        for _ in range(2_000):
+            spool.delete(spool.epoch, _append(spool, 1, 300)[-1].seq)
+            (path,) = _files(tmp_path)
+            seen.add(path)
+            assert _size(path) < 200_000
+    assert 2 <= len(seen) <= 12
+    with closing(_open(tmp_path)) as spool:
+        assert (list(spool.epochs()), spool.next, spool.epoch) == ([], 2_001, BEGAN)
+
+
+def test_deletions_are_known_after_kill_9_in_all_logs(tmp_path: Path) -> None:
+    rows = _filled(tmp_path)
+    with closing(_open(tmp_path)) as spool:
+        spool.delete(rows[0].epoch, 100)
+        spool.delete(rows[-1].epoch, 500)
+        left = [*rows[100:420], *rows[500:]]
+        assert _all(spool) == left
+        shutil.copytree(_file(tmp_path), _file(tmp_path / "killed"))
+        with closing(_open(tmp_path / "killed")) as killed:
+            assert _all(killed) == left
+
+
 _HOLDING = """
 import sys
 from pathlib import Path
@@ -342,9 +394,9 @@ def test_a_log_that_went_on_elsewhere_is_followed_by_a_higher_one(tmp_path: Path
         assert [row.seq for row in rows] == [1, 2, 3, 4]
 
 
-def test_a_new_file_begins_a_higher_log_where_the_clock_went_back(tmp_path: Path) -> None:
+def test_a_spool_that_is_gone_is_followed_by_a_higher_log_where_the_clock_went_back(tmp_path: Path) -> None:
     _open(tmp_path).close()
-    _file(tmp_path).unlink()
+    shutil.rmtree(_file(tmp_path))
     with closing(_open(tmp_path, time_ms=BEGAN - 1_000_000)) as spool:
         assert spool.epoch == BEGAN + 1
 
@@ -384,7 +436,7 @@ def test_the_oldest_go_where_there_are_too_many_bytes_and_that_is_counted_and_to
         rows = [row for _ in range(100) for row in _append(spool, 1, 300)]
         kept = _all(spool)
         assert kept == rows[-len(kept) :]
-        assert sum(row.size for row in kept) <= 10_000 < sum(row.size for row in kept) + 2 * rows[-1].size
+        assert 8_000 < _bytes(tmp_path) < 10_200
         assert spool.lost == 100 - len(kept)
         assert spool.oldest(spool.epoch) == kept[0].seq
         # At once, but no line for every message of a week.
@@ -417,6 +469,33 @@ def test_the_oldest_go_where_they_are_too_old_by_the_clock_of_the_process(tmp_pa
         later.seconds += 2
         rows += _append(spool, 1)
         assert (_all(spool), spool.lost) == (rows[2:], 4)
+
+
+def _preload(directory: Path, source: str) -> dict[str, str]:
+    """The environment in which a process calls functions of ours instead of the C library's."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler (cc, gcc, clang) to build what stands in for the C library")
+    file, library = directory / "preload.c", directory / "preload.so"
+    file.write_text(source)
+    subprocess.run([compiler, "-std=gnu11", "-shared", "-fPIC", "-o", library, file], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
+def test_what_is_looked_at_again_while_the_process_runs_is_no_older(tmp_path: Path) -> None:
+    clock = Clock()
+    with closing(_open(tmp_path, most_seconds=100.0, now=clock)) as spool:
+        rows = _append(spool, 1)
+        clock.seconds += 60
+        rows += _append(spool, 1)
+        _append(spool, 1)
+        path = _files(tmp_path)[-1]
+        _overwrite(path, _size(path) - 1, b"x")
+        assert _all(spool) == rows
+        assert not spool.append(_rows(spool, 1))
+        _begin(spool)
+        rows += _append(spool, 1)
+        assert (_all(spool), spool.lost) == (rows, 0)
 
 
 _SHIFTED_CLOCK = """
@@ -481,13 +560,7 @@ append(spool)
 
 
 def test_a_wall_clock_that_is_set_makes_nothing_old_but_days_without_a_process_do(tmp_path: Path) -> None:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no C compiler (cc, gcc, clang) to build a wall clock that can be set")
-    source, library, shift = tmp_path / "clock.c", tmp_path / "clock.so", tmp_path / "shift"
-    source.write_text(_SHIFTED_CLOCK)
-    subprocess.run([compiler, "-std=gnu11", "-shared", "-fPIC", "-o", library, source], check=True)
-    environment = {"LD_PRELOAD": str(library), "WALL_CLOCK_SHIFT": str(shift)}
+    environment = _preload(tmp_path, _SHIFTED_CLOCK) | {"WALL_CLOCK_SHIFT": str(tmp_path / "shift")}
     with _child(_AGEING, tmp_path, environment=environment) as child:
         printed, _ = child.communicate(timeout=30)
     assert child.returncode == 0
@@ -498,6 +571,46 @@ def test_a_wall_clock_that_is_set_makes_nothing_old_but_days_without_a_process_d
         [1, 2, 3, 4],
         [1, 2, 3, 4, 5],
         [6],
+    ]
+
+
+_TOLD_SYNC = """
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int told(int result) { return write(1, "on disk\\n", 8) == 8 ? result : -1; }
+int fsync(int file) { return told(syscall(SYS_fsync, file)); }
+int fdatasync(int file) { return told(syscall(SYS_fdatasync, file)); }
+"""
+
+_SYNCING = """
+import sys
+from pathlib import Path
+from telemetry.agent.spool import SpoolFile
+from telemetry.spooling import Row
+from telemetry.topics import AgentKey
+
+spool = SpoolFile(Path(sys.argv[1]), AgentKey("f01234", "gpu01"), time_ms=5)
+print("open", flush=True)
+for _ in range(3):
+    assert spool.append([Row(spool.epoch, spool.next, "topic", b"}")])
+    print("appended", flush=True)
+spool.delete(spool.epoch, 2)
+print("deleted", flush=True)
+"""
+
+
+def test_what_is_appended_is_on_disk_before_that_returns(tmp_path: Path) -> None:
+    with _child(_SYNCING, tmp_path, environment=_preload(tmp_path, _TOLD_SYNC)) as child:
+        printed, _ = child.communicate(timeout=30)
+    assert child.returncode == 0
+    # The first one makes a file, whose name has to be there too.
+    assert printed.partition("open\n")[2].splitlines() == [
+        *("on disk", "on disk", "appended"),
+        *("on disk", "appended"),
+        *("on disk", "appended"),
+        "deleted",
     ]
 
 
@@ -596,6 +709,8 @@ def test_a_spool_on_a_full_disk_works_in_memory_until_there_is_room(
         assert len(_told(caplog, "working in memory until it can be written")) == 1
         rows += _append(spool, 1)
         assert (_all(spool), spool.lost) == (rows, 0)
+    # What is refused leaves nothing behind.
+    assert not _told(caplog, "set aside as")
     with closing(_open(disk.directory)) as spool:
         assert (_all(spool), spool.epoch, spool.next, spool.lost) == (rows, begun, rows[-1].seq + 1, 0)
 
@@ -625,6 +740,45 @@ def test_a_log_that_was_in_memory_alone_is_never_gone_on_with(disk: Disk) -> Non
         assert _all(spool) == rows
 
 
+def test_a_log_of_which_only_a_part_has_room_stays_in_memory_whole(tmp_path: Path) -> None:
+    clock = Clock()
+    try:
+        with closing(_open(tmp_path, now=clock)) as spool:
+            rows = _append(spool, 3)
+            _limit_files(64)
+            assert not spool.append(_rows(spool, 1))
+            begun = _begin(spool)
+            _append(spool, 100, 500)
+            _limit_files(30_000)
+            clock.seconds += 11
+            _append(spool, 1)
+            assert [row.seq for row in _all(spool)] == list(range(1, 105))
+            assert [path.name for path in _file(tmp_path).iterdir() if path not in _files(tmp_path)] == ["lock"]
+    finally:
+        _limit_files(resource.RLIM_INFINITY)
+    with closing(_open(tmp_path, time_ms=1)) as spool:
+        assert _all(spool) == rows
+        assert spool.epoch > begun
+
+
+def test_damage_on_a_full_disk_is_mended_when_there_is_room(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    with closing(_open(disk.directory)) as spool:
+        rows = _append(spool, 30, 300) + _append(spool, 1)
+    (path,) = _files(disk.directory)
+    os.truncate(path, _size(path) - 1)
+    disk.fill()
+    with closing(_open(disk.directory, now=clock)) as spool:
+        new = _append_or_begin(spool, 1)
+        assert len(_told(caplog, "working in memory until it can be written")) == 1
+        disk.free()
+        clock.seconds += 11
+        new += _append(spool, 1)
+        assert (_all(spool), len(_told(caplog, "set aside as"))) == (rows[:30] + new, 1)
+    with closing(_open(disk.directory)) as spool:
+        assert (_all(spool), spool.epoch) == (rows[:30] + new, new[-1].epoch)
+
+
 def test_deletion_on_a_full_disk_is_made_up_for(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     clock = Clock()
@@ -638,17 +792,17 @@ def test_deletion_on_a_full_disk_is_made_up_for(disk: Disk, caplog: pytest.LogCa
         for row in rows:
             spool.delete(BEGAN, row.seq)
         spool.delete(begun, late[0].seq)
-        # On the disk they may stay; what is there is told as it is.
-        left = _all(spool)
-        assert left == [*rows[len(rows) + 3 - len(left) :], *late[1:]]
-        assert spool.oldest(BEGAN) == (left[0].seq if left[0].epoch == BEGAN else None)
+        clock.seconds += 11
+        late += _append(spool, 40, 500)
+        assert (_all(spool), list(spool.epochs())) == (late[1:], [begun])
         assert len(caplog.records) == before
 
         disk.free()
         clock.seconds += 11
         late += _append(spool, 1)
-        spool.delete(BEGAN, END)
         spool.delete(begun, late[1].seq)
+        assert (_all(spool), list(spool.epochs())) == (late[2:], [begun])
+    with closing(_open(disk.directory)) as spool:
         assert (_all(spool), list(spool.epochs())) == (late[2:], [begun])
 
 
@@ -659,7 +813,7 @@ def test_a_spool_that_begins_on_a_full_disk_works_in_memory_until_there_is_room(
     disk.directory.mkdir(exist_ok=True)
     disk.fill()
     with closing(_open(disk.directory, now=clock)) as spool:
-        rows = _append(spool, 3)
+        rows = _append_or_begin(spool, 3)
         assert _all(spool) == rows
         assert len(_told(caplog, "working in memory until it can be written")) == 1
         disk.free()
@@ -727,15 +881,13 @@ def test_a_spool_in_a_directory_that_is_read_only_works_in_memory_until_it_is_no
 
 
 def _filled(directory: Path) -> list[Row]:
-    """Two logs in a file."""
-    with closing(_open(directory)) as spool:
-        rows = [row for _ in range(10) for row in _append(spool, 30, 300)]
+    """Two logs in two files each."""
+    with closing(_open(directory, most_bytes=8 << 20)) as spool:
+        rows = [row for _ in range(14) for row in _append(spool, 30, 300)]
         _begin(spool)
-        return rows + [row for _ in range(10) for row in _append(spool, 30, 300)]
-
-
-def _cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
+        rows += [row for _ in range(14) for row in _append(spool, 30, 300)]
+        assert len(_files(directory)) == 4
+        return rows
 
 
 def _overwrite(path: Path, offset: int, damage: bytes) -> None:
@@ -744,54 +896,95 @@ def _overwrite(path: Path, offset: int, damage: bytes) -> None:
         file.write(damage)
 
 
-def _make_directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-    (path / "something").touch()
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
-def _make_other_database(path: Path) -> None:
-    path.unlink()
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("damage", "whole"),
+    [
+        pytest.param(lambda path: _overwrite(path, 0, os.urandom(200)), lambda _: 0, id="beginning"),
+        pytest.param(lambda path: _overwrite(path, _size(path) // 2, os.urandom(5_000)), lambda n: n // 2, id="middle"),
+        pytest.param(lambda path: _overwrite(path, _size(path) - 1, b"x"), lambda n: n - 1, id="last byte"),
+        pytest.param(lambda path: os.truncate(path, _size(path) - 100), lambda n: n - 1, id="torn"),
+        pytest.param(lambda path: os.truncate(path, _size(path) + 100), lambda n: n, id="zeros"),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes() * 2), lambda n: n, id="twice"),
+        pytest.param(lambda path: os.truncate(path, 0), lambda _: 0, id="empty"),
+        pytest.param(lambda path: path.write_text("no log\n" * 1000), lambda _: 0, id="text"),
+    ],
+)
+def test_what_stands_beside_damage_keeps_its_numbers_and_a_higher_log_begins(
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    whole: Callable[[int], int],
+    place: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = _filled(tmp_path)
+    first, following = [*map(_first, _files(tmp_path)), END][place : place + 2]
+    groups = sum(first <= row.seq < following for row in rows) // 30
+    path = _files(tmp_path)[place]
+    damage(path)
+    text, inode = path.read_bytes(), path.stat().st_ino
+    for _ in range(2):
+        # It ends before anything is kept: the next one must not go on in the log that was damaged either.
+        with closing(_open(tmp_path, time_ms=1)) as spool:
+            assert spool.epoch > rows[-1].epoch
+            left = _all(spool)
+            assert left == [row for row in rows if row.seq < first + 30 * whole(groups) or row.seq >= following]
+            assert (spool.lost, spool.next) == (0, max(first, left[-1].seq + 1))
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        f"broken; set aside as {_broken(tmp_path).name}, a new log begins"
+    ]
+    assert (_broken(tmp_path).read_bytes(), _broken(tmp_path).stat().st_ino) == (text, inode)
+    with closing(_open(tmp_path, time_ms=1)) as spool:
+        left += _append(spool, 3)
+        assert _all(spool) == left
+    with closing(_open(tmp_path)) as spool:
+        assert (_all(spool), spool.epoch) == (left, left[-1].epoch)
+
+
+def test_a_log_that_was_damaged_is_not_gone_on_with_where_its_epoch_was_lost_too(tmp_path: Path) -> None:
+    rows = _filled(tmp_path)
+    os.truncate(_files(tmp_path)[-1], _size(_files(tmp_path)[-1]) - 1)
+    for _ in range(2):
+        (tmp_path / f"{KEY.client_id}.epoch").unlink()
+        with closing(_open(tmp_path, time_ms=1)) as spool:
+            assert spool.epoch > rows[-1].epoch
+
+
+def test_deletions_after_damage_do_not_bring_the_log_back(tmp_path: Path) -> None:
+    rows = _filled(tmp_path)
+    os.truncate(_files(tmp_path)[-1], _size(_files(tmp_path)[-1]) - 1)
+    with closing(_open(tmp_path, time_ms=1)) as spool:
+        spool.delete(rows[-1].epoch, rows[-1].seq)
+    (tmp_path / f"{KEY.client_id}.epoch").unlink()
+    with closing(_open(tmp_path, time_ms=1)) as spool:
+        assert spool.epoch > rows[-1].epoch
+        assert rows[-1].epoch not in spool.epochs()
+
+
+def _make_database(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE messages (something)")
         connection.commit()
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda path: _overwrite(path, 0, os.urandom(200)), id="header"),
-        pytest.param(lambda path: _overwrite(path, 4096, os.urandom(100_000)), id="pages"),
-        pytest.param(_cut, id="truncated"),
-        pytest.param(lambda path: path.write_text("no database\n" * 1000), id="text"),
-        pytest.param(_make_directory, id="directory"),
-        pytest.param(_make_other_database, id="another database"),
-    ],
-)
-def test_a_file_that_is_broken_is_set_aside_and_a_higher_log_begins(
-    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("make", [_make_database, Path.touch, lambda path: path.write_text("no spool\n")])
+def test_a_file_that_is_no_spool_is_set_aside_and_a_higher_log_begins(
+    tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    last = _filled(tmp_path)[-1].epoch
-    damage(_file(tmp_path))
+    EpochFile(tmp_path, KEY).keep(BEGAN)
+    make(_file(tmp_path))
     inode = _file(tmp_path).stat().st_ino
     with closing(_open(tmp_path, time_ms=1)) as spool:
-        assert spool.epoch > last
-        assert _told(caplog, f"broken; set aside as {_broken(tmp_path).name}, a new log begins")
-        assert len(caplog.records) == 1
+        assert spool.epoch > BEGAN
+        assert len(_told(caplog, f"broken; set aside as {_broken(tmp_path).name}, a new log begins")) == 1
         assert _broken(tmp_path).stat().st_ino == inode
         rows = _append(spool, 3)
-        assert _all(spool) == rows
     with closing(_open(tmp_path)) as spool:
-        assert (_all(spool), spool.epoch) == (rows, rows[-1].epoch)
-
-
-def test_an_empty_file_is_a_new_one_and_a_higher_log_begins(tmp_path: Path) -> None:
-    last = _filled(tmp_path)[-1].epoch
-    _file(tmp_path).write_bytes(b"")
-    with closing(_open(tmp_path, time_ms=1)) as spool:
-        assert spool.epoch > last
-        assert _all(spool) == []
-        _append(spool, 1)
+        assert _all(spool) == rows
 
 
 @settings(max_examples=60, deadline=None)
@@ -802,62 +995,70 @@ def test_whatever_is_written_over_a_file_only_what_was_kept_is_read_and_more_is_
     with TemporaryDirectory() as temporary:
         directory = Path(temporary)
         rows = _filled(directory)
-        size = _file(directory).stat().st_size
+        files = _files(directory)
         for place, damage in damages:
-            _overwrite(_file(directory), int(place * size), damage)
+            path = files[int(place * len(files)) % len(files)]
+            _overwrite(path, int(place * len(files) % 1 * _size(path)), damage)
         for _ in range(3):
             with closing(_open(directory)) as spool:
                 for _ in range(2):
                     assert set(_all(spool)) <= set(rows)
                     for log in spool.epochs():
                         spool.delete(log, (spool.oldest(log) or 0) + 5)
-                    rows += _append_or_begin(spool)
+                    rows += _append_or_begin(spool, 1)
         with closing(_open(directory)) as spool:
             assert _all(spool)[-1] == rows[-1]
 
 
-def _append_or_begin(spool: Spool) -> list[Row]:
-    """Append a row as a publisher does."""
-    rows = _rows(spool, 1)
-    if spool.append(rows):
-        return rows
-    _begin(spool)
-    return _append(spool, 1)
-
-
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
 def test_a_file_that_breaks_while_it_is_used_is_set_aside_at_the_next_message(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, place: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    rows = _filled(tmp_path)
     with closing(_open(tmp_path)) as spool:
-        rows = [row for _ in range(40) for row in _append(spool, 30, 500)]
-        size = _file(tmp_path).stat().st_size
-        _overwrite(_file(tmp_path), size // 3 // 4096 * 4096, os.urandom(8192))
+        damaged = _files(tmp_path)[place]
+        _overwrite(damaged, _size(damaged) // 2, os.urandom(8192))
         read = _all(spool)
         assert read == rows[: len(read)]
-        assert len(read) < len(rows)
+        assert _first(damaged) < read[-1].seq < rows[-1].seq
         assert not spool.append(_rows(spool, 1))
         assert len(_told(caplog, "set aside as")) == 1
-        _begin(spool)
+        begun = _begin(spool)
         new = _append(spool, 2)
         assert new[0].seq == rows[-1].seq + 1
-        assert (_all(spool), list(spool.epochs())) == (new, [spool.epoch])
-    assert _broken(tmp_path).stat().st_size >= size
+        left = _all(spool)
+        assert left[: len(read)] == read
+        assert left[len(read) :] == [row for row in [*rows, *new] if row.seq >= left[len(read)].seq]
+        assert list(spool.epochs())[-1] == begun
+    assert _broken(tmp_path).exists()
     with closing(_open(tmp_path)) as spool:
-        assert (_all(spool), spool.epoch) == (new, new[0].epoch)
+        assert (_all(spool), spool.epoch) == (left, begun)
+    assert len(_told(caplog, "set aside as")) == 1
 
 
-def test_a_byte_that_turned_in_a_message_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_byte_that_turned_in_a_message_is_found(tmp_path: Path) -> None:
     with closing(_open(tmp_path)) as spool:
-        _append(spool, 3, 300)
-    text = _file(tmp_path).read_bytes()
-    _overwrite(_file(tmp_path), text.index(b"xxxx") + 2, b'"')
+        rows = _append(spool, 3, 300) + _append(spool, 1, 300)
+    (path,) = _files(tmp_path)
+    text = path.read_bytes()
+    _overwrite(path, text.rindex(b"xxxx") + 2, b"y")
     with closing(_open(tmp_path)) as spool:
-        assert _all(spool) == []
-        assert not spool.append(_rows(spool, 1))
-        assert len(_told(caplog, "set aside as")) == 1
-        _begin(spool)
-        new = _append(spool, 1)
-        assert _all(spool) == new
+        assert _all(spool) == rows[:3]
+        assert spool.epoch > rows[-1].epoch
+
+
+def test_a_directory_that_is_taken_away_is_made_again(tmp_path: Path) -> None:
+    clock = Clock()
+    with closing(_open(tmp_path, now=clock)) as spool:
+        last = _append(spool, 3)[-1].seq
+        shutil.rmtree(_file(tmp_path))
+        new = _append_or_begin(spool, 1)
+        for _ in range(2):
+            clock.seconds += 11
+            new += _append(spool, 1)
+        assert new[0].seq == last + 1
+    with closing(_open(tmp_path)) as spool:
+        assert (_all(spool), spool.epoch) == (new, new[-1].epoch)
 
 
 def test_a_file_that_is_broken_when_the_memory_could_be_left_is_set_aside_and_nothing_is_lost(
@@ -896,15 +1097,14 @@ def _aggregator(start: StartPart, broker: Broker, data: Path) -> Process:
 
 
 def _spooled(data: Path) -> list[tuple[int, int]] | None:
-    """What a running agent's spool holds, looked at in a copy, since it is held; None when it is being written."""
+    """What a running agent's spool holds, looked at in a copy, since it is held; None while there is none."""
     with TemporaryDirectory() as temporary:
         try:
-            for path in (data / "agent").glob(f"{KEY.client_id}.spool*"):
-                shutil.copy(path, temporary)
-            with closing(sqlite3.connect(_file(Path(temporary)))) as connection:
-                return connection.execute("SELECT epoch, seq FROM messages ORDER BY seq").fetchall()
-        except (OSError, sqlite3.Error):
+            shutil.copytree(_file(data / "agent"), _file(Path(temporary)))
+        except (OSError, shutil.Error):
             return None
+        with closing(_open(Path(temporary))) as spool:
+            return [(row.epoch, row.seq) for row in _all(spool)]
 
 
 def _more_spooled(data: Path, count: int) -> Callable[[], bool]:
@@ -958,6 +1158,15 @@ def test_a_spool_is_empty_again_once_all_is_acknowledged(start: StartPart, broke
         assert (spool.epoch, spool.next - 1) == _history(data)[-1]
 
 
+def test_an_agent_that_runs_has_no_sqlite(start: StartPart, broker: Broker, data: Path) -> None:
+    agent = _agent(start, broker, data)
+    wait_for(lambda: _spooled(data), seconds=20, what=f"spooled: {agent.text}")
+    assert agent.process is not None
+    mapped = Path(f"/proc/{agent.process.pid}/maps").read_text()
+    assert "orjson" in mapped
+    assert "sqlite" not in mapped
+
+
 def test_an_agent_whose_spool_was_broken_says_so_and_reports_in_a_higher_log(
     start: StartPart, broker: Broker, data: Path, listen: Callable[..., Listener]
 ) -> None:
@@ -966,8 +1175,7 @@ def test_an_agent_whose_spool_was_broken_says_so_and_reports_in_a_higher_log(
     wait_for(lambda: len(_spooled(data) or ()) > 5, seconds=20, what=f"spooled: {agent.text}")
     agent.kill()
     state = data / "agent"
-    _overwrite(_file(state), 0, os.urandom(4096))
-    _file(state).with_name(f"{_file(state).name}-wal").unlink()
+    _overwrite(_files(state)[-1], 0, os.urandom(64))
     before = len(listener.of(TOPIC))
     last = json.loads(listener.of(TOPIC)[-1].payload)["_epoch"]
     agent = _agent(start, broker, data)
@@ -975,7 +1183,6 @@ def test_an_agent_whose_spool_was_broken_says_so_and_reports_in_a_higher_log(
     assert agent.text.count("set aside as") == 1
     change = json.loads(listener.of(TOPIC)[before].payload)
     assert change["_epoch"] > last
-    assert change["_seq"] == 1
     assert "Traceback" not in agent.text
     assert _broken(state).exists()
 

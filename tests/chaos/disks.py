@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 _SIZE = "3m"
-_WRITE_LIMIT = 4096
-"""Bytes: what agents write in place is shorter, a spool's log is longer."""
+_WRITE_LIMIT = 64
+"""Bytes: what agents write in place is shorter, each line of a spool is longer."""
 
 
 class Disk:
