@@ -17,6 +17,8 @@ _T = TypeVar("_T")
 
 VARIABLE_PREFIX = "TELEMETRY_"
 
+_MOST_COUNTED = 2**53
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
@@ -57,6 +59,19 @@ class Aggregator:
 
     name: str = "main"
     database: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """`[history]`: for how many seconds an aggregator keeps messages, and summaries of five minutes and of an hour.
+
+    Where the database holds more than `bytes`, the oldest goes before its time: messages first.
+    """
+
+    messages: float = 14 * 86_400.0
+    five_minutes: float = 90 * 86_400.0
+    hours: float = 730 * 86_400.0
+    bytes: int = 20 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +139,7 @@ class Settings:
     broker: Broker = field(default_factory=Broker)
     agent: Identity = field(default_factory=Identity)
     aggregator: Aggregator = field(default_factory=Aggregator)
+    history: History = field(default_factory=History)
     spool: Spool = field(default_factory=Spool)
     topics: Prefixes = field(default_factory=Prefixes)
     intervals: Intervals = field(default_factory=Intervals)
@@ -265,7 +281,11 @@ def _number(hint: type[int] | type[float], value: object, name: str) -> float:
         number = hint(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
     except (ValueError, OverflowError):
         number = None
-    if number is None or not 0 <= number < 1e9 or (isinstance(value, float) and number != value):
+    if (
+        number is None
+        or not 0 <= number < (_MOST_COUNTED if hint is int else 1e9)
+        or (isinstance(value, float) and number != value)
+    ):
         kind = "an integer" if hint is int else "a number"
         raise UsageError(f"{name} = {value!r}: expected {kind} of 0 or more")
     inherited = number == 0 and name.startswith("sources.") and name.endswith(".interval")

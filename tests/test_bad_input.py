@@ -13,6 +13,8 @@ import pytest
 
 from telemetry.cli import exchange, main
 from telemetry.processes import free_port
+from telemetry.stores.history.reading import open_history
+from telemetry.topics import RecordKey
 from tests.conftest import StartPart
 from tests.parts import Broker, Listener, Process, wait_for
 
@@ -25,7 +27,7 @@ class Fleet:
     """A running aggregator, and a plain client that says to it what it likes."""
 
     def __init__(self, aggregator: Process, listener: Listener, database: Path) -> None:
-        self.aggregator, self.listener, self._database = aggregator, listener, database
+        self.aggregator, self.listener, self.database = aggregator, listener, database
         self._seq = 0
         self.publish(BACKLOG, b'{"epoch":7,"first":1,"next":1,"messages":[]}')
 
@@ -60,7 +62,7 @@ class Fleet:
         return [row[0] for row in self.query("SELECT reason FROM rejected WHERE topic = ? ORDER BY id", topic)]
 
     def query(self, query: str, *parameters: object) -> list[Any]:
-        with closing(sqlite3.connect(self._database, timeout=10)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
             return connection.execute(query, parameters).fetchall()
 
 
@@ -146,7 +148,8 @@ def test_values_of_the_wrong_type_or_owner_are_refused_alone(fleet: Fleet) -> No
     fleet.publish_change(**refused, gpuLoad=-1e300, netRx=-(2**63))
     fleet.require_good()
     assert [reason.split(":")[0] for reason in fleet.rejected(HOST)] == list(refused)
-    values = json.loads(fleet.query("SELECT fields FROM history ORDER BY id")[0][0])
+    with open_history(fleet.database) as history:
+        values = next(history.statements(RecordKey("f01234", "seal01")))[1].values
     assert values == {"gpuLoad": -1e300, "netRx": -(2**63)}
 
 

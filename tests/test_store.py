@@ -323,10 +323,11 @@ def test_history_and_events_read_plainly(tmp_path: Path) -> None:
     row = HistoryRow(HOST, Owner.HARDWARE, Position(7, 3), 1, 2, True, {"diskR": 5}, ("cpuLoad",))
     with _open(path) as store:
         store.commit(Batch(history=[row], events=[EventRow(9, AGENT, "lost", "")]))
-    history = "SELECT minerId, hostName, owner, epoch, seq, time, received, full, fields, gone FROM history"
-    assert _query(path, history) == [
-        ("f01234", "seal01", "hardware", 7, 3, 1, 2, 1, '{"diskR":5}', '["cpuLoad"]'),
+    rows = "SELECT minerId, hostName, owner, epoch, seq, time, time + delay, full, statement FROM history"
+    assert _query(path, f"{rows} JOIN streams ON streams.id = stream") == [
+        ("f01234", "seal01", "hardware", 7, 3, 1, 2, 1, "[1,5,2,null]"),
     ]
+    assert _query(path, "SELECT number, name FROM names") == [(1, "diskR"), (2, "cpuLoad")]
     assert _query(path, "SELECT time, minerId, agent, event FROM events") == [(9, *AGENT, "lost")]
 
 

@@ -188,7 +188,7 @@ class Core:
         assert address.owner is not None
         admitted = admit(key.record, address.owner, change.values)
         self._tell(address, admitted, incoming)
-        if admitted.values or change.gone:
+        if admitted.values or change.gone or change.full:
             self.counts["changes"] += 1
             row = HistoryRow(
                 key, address.owner, change.position, change.time, incoming.time, change.full,

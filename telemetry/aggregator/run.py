@@ -22,6 +22,7 @@ LINGER = 0.05
 
 _FIRST_RETRY, _LAST_RETRY = 0.5, 10.0
 _CLOSE_TIMEOUT = 2.0
+_LONGEST_WITHOUT_UPKEEP = 1.0
 
 
 class Aggregator:
@@ -34,6 +35,7 @@ class Aggregator:
         )
         self._inbox: queue.SimpleQueue[mqtt.Event | None] = queue.SimpleQueue()
         self._health_due, self._health_interval = time.monotonic(), intervals.refresh
+        self._maintained, self._has_upkeep = time.monotonic(), False
         self._stopping = False
         self._outage = ""
 
@@ -80,6 +82,7 @@ class Aggregator:
                         self._disconnected(event.reason)
             self._core.tick(now=time.monotonic(), time=_now())
             self._settle(link, messages)
+            self._maintain()
             self._tell_health(link)
         link.publish(self._presence(PresenceState.STOPPED, session))
         link.close(_CLOSE_TIMEOUT)
@@ -87,7 +90,7 @@ class Aggregator:
     def _gather(self) -> list[mqtt.Event | None]:
         """The events of one batch; none when time has come for the core to do something."""
         events: list[mqtt.Event | None] = []
-        timeout = self._core.next_due(time.monotonic())
+        timeout = 0.0 if self._has_upkeep else self._core.next_due(time.monotonic())
         deadline: float | None = None
         while len(events) < LARGEST_BATCH:
             try:
@@ -97,6 +100,13 @@ class Aggregator:
             deadline = deadline or time.monotonic() + LINGER
             timeout = max(0.0, deadline - time.monotonic())
         return events
+
+    def _maintain(self) -> None:
+        """Let the store do some upkeep, when nothing waits, or for a second nothing was done."""
+        now = time.monotonic()
+        if self._inbox.empty() or now >= self._maintained + _LONGEST_WITHOUT_UPKEEP:
+            self._maintained = now
+            self._has_upkeep = self._store.maintain(_now())
 
     def _tell_health(self, link: mqtt.Connection) -> None:
         if time.monotonic() >= self._health_due:

@@ -7,6 +7,7 @@ from telemetry.aggregator.run import Aggregator
 from telemetry.cli.logs import start_logging
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
 from telemetry.mqtt import BrokerUrl, Connection
+from telemetry.stores.history.upkeep import Retention
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import require_host_name
 
@@ -26,7 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     choice = chosen(arguments)
     start_logging("aggregator")
     url = BrokerUrl.parse(choice.broker)
-    store = SqliteStore(choice.database)
+    kept = choice.settings.history
+    retention = Retention(messages=kept.messages, five_minutes=kept.five_minutes, hours=kept.hours, bytes=kept.bytes)
+    store = SqliteStore(choice.database, retention)
     aggregator = Aggregator(
         name=require_host_name(choice.settings.aggregator.name),
         topics=choice.topics,

@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _delete_history(arguments: argparse.Namespace, keys: list[RecordKey]) -> None:
     if arguments.history:
-        rows = delete_history(chosen(arguments).database, keys)
-        print(f"deleted {count_of(rows, 'row')} of history")
+        records = delete_history(chosen(arguments).database, keys)
+        print(f"deleted the history of {count_of(records, 'record')}")
 
 
 def _require_gone(fleet: Fleet, keys: list[RecordKey]) -> None:

@@ -128,5 +128,8 @@ class Store(Protocol):
     def commit(self, batch: Batch) -> None:
         """Write a batch as one transaction. Raises StoreBusyError, having written nothing, when it may go later."""
 
+    def maintain(self, time: int) -> bool:
+        """Do some milliseconds of upkeep, at `time` (Unix ms); whether there is more to do at once."""
+
     def close(self) -> None:
         """End; everything committed stays."""

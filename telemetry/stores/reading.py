@@ -78,6 +78,13 @@ def is_served(path: Path) -> bool:
 @contextmanager
 def open_reader(path: Path) -> Iterator[Reader]:
     """Open a database for reading; errors come as one line."""
+    with open_database(path) as connection:
+        yield Reader(connection)
+
+
+@contextmanager
+def open_database(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database for reading; errors come as one line."""
     if not path.exists():
         raise UsageError(f"no database at {path}: give --data DIR or --database FILE, or start `telemetry up`")
     try:
@@ -85,7 +92,7 @@ def open_reader(path: Path) -> Iterator[Reader]:
         try:
             connection.row_factory = sqlite3.Row
             _require_readable(connection, path)
-            yield Reader(connection)
+            yield connection
         finally:
             connection.close()
     except (sqlite3.Error, ValueError) as error:

@@ -15,7 +15,7 @@ from telemetry.wire import Position
 APPLICATION_ID = 0x746C6D79
 """SQLite's application_id of our databases: `tlmy`."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """SQLite's user_version; a database of a higher one is not touched."""
 
 _LARGEST_INTEGER = 2**63 - 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from typing import IO, TYPE_CHECKING
 import orjson
 import sqlite_utils
 
-from telemetry.errors import StoreBusyError, StoreError, UsageError
-from telemetry.fields import Record
+from telemetry.errors import StoreBusyError, StoreError, TelemetryError, UsageError
+from telemetry.fields import Owner, Record
 from telemetry.records import RECORDS
-from telemetry.render.sql import SqlValue, columns
-from telemetry.stores import Batch, Stored
+from telemetry.render.sql import columns
+from telemetry.stores import Batch, HistoryRow, Stored
+from telemetry.stores.history.upkeep import FOREVER, Retention, Upkeep
+from telemetry.stores.history.writing import SCHEMA, HistoryWriter, delete_record
 from telemetry.stores.rows import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -26,9 +29,15 @@ from telemetry.stores.rows import (
     record_row,
 )
 from telemetry.topics import AgentKey, RecordKey
+from telemetry.wire import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_log = logging.getLogger(__name__)
+
+_UNPACKED_VERSION = 1
+_ROWS_AT_ONCE = 1000
 
 MOST_REJECTED = 10_000
 """Rows kept in the table `rejected`; the oldest go first."""
@@ -37,10 +46,6 @@ _AGENT_COLUMNS = {
     "minerId": str, "agent": str, "epoch": int, "position": int, "beyond": str, "fulls": str, "floor": int, "lost": int,
     "former": str, "state": str, "since": int, "heard": int, "session": str, "version": str, "late": int,
 }  # fmt: skip
-_HISTORY_COLUMNS = {
-    "minerId": str, "hostName": str, "owner": str, "epoch": int, "seq": int, "time": int, "received": int,
-    "full": int, "fields": str, "gone": str,
-}  # fmt: skip
 _EVENT_COLUMNS = {"time": int, "minerId": str, "agent": str, "event": str, "detail": str}
 _REJECTED_COLUMNS = {"time": int, "topic": str, "reason": str, "payload": bytes}
 
@@ -48,13 +53,16 @@ _REJECTED_COLUMNS = {"time": int, "topic": str, "reason": str, "payload": bytes}
 class SqliteStore:
     """A store in one file. Opening it creates or extends its tables; a second aggregator is refused."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, retention: Retention = FOREVER) -> None:
         self._path = path
         self._lock = _lock(path)
         with self._opening():
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             self._connection.row_factory = sqlite3.Row
             self._prepare()
+            self._history = HistoryWriter(self._connection)
+        self._upkeep = Upkeep(self._connection, self._history, self._transaction, retention)
+        self._upkeep_trouble = ""
         self._upserts = {record.name: _upsert(record.name, columns(record)) for record in RECORDS}
 
     def load(self) -> Stored:
@@ -73,6 +81,18 @@ class SqliteStore:
                 self._write_records(record, batch)
             self._write_agents(batch)
             self._write_rows(batch)
+
+    def maintain(self, time: int) -> bool:
+        """Do some milliseconds of the history's upkeep; what cannot be done now is tried again in a minute."""
+        try:
+            more = self._upkeep.step(time)
+        except (TelemetryError, sqlite3.Error) as error:
+            if str(error) != self._upkeep_trouble:
+                self._upkeep_trouble = str(error)
+                _log.error("history: %s; it is not packed until that is mended", error)  # one line
+            return False
+        self._upkeep_trouble = ""
+        return more
 
     def close(self) -> None:
         """End; everything committed stays."""
@@ -102,6 +122,7 @@ class SqliteStore:
             raise StoreError(f"database {self._path}: {error}") from None
 
     def _roll_back(self) -> None:
+        self._history.rolled_back()
         # Some errors end the transaction themselves; one that cannot be rolled back now is at the next open.
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
@@ -117,12 +138,24 @@ class SqliteStore:
             for record in RECORDS:
                 _extend(database, record)
             _make(database, "agents", _AGENT_COLUMNS, ("minerId", "agent"))
-            for name, kinds in (
-                ("history", _HISTORY_COLUMNS), ("events", _EVENT_COLUMNS), ("rejected", _REJECTED_COLUMNS)
-            ):  # fmt: skip
+            for name, kinds in (("events", _EVENT_COLUMNS), ("rejected", _REJECTED_COLUMNS)):
                 _make(database, name, {"id": int} | kinds, "id")
+            self._prepare_history()
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _prepare_history(self) -> None:
+        is_old = self._pragma("user_version") == _UNPACKED_VERSION
+        if is_old:
+            self._connection.execute("ALTER TABLE history RENAME TO unpacked_history")
+        for statement in SCHEMA.split(";"):
+            self._connection.execute(statement)
+        if is_old:
+            writer = HistoryWriter(self._connection)
+            rows = self._connection.execute("SELECT * FROM unpacked_history ORDER BY id")
+            while some := rows.fetchmany(_ROWS_AT_ONCE):
+                writer.append([_unpacked_row(row) for row in some])
+            self._connection.execute("DROP TABLE unpacked_history")
 
     def _require_ours(self) -> None:
         application = self._pragma("application_id")
@@ -157,12 +190,7 @@ class SqliteStore:
         self._connection.executemany("DELETE FROM agents WHERE minerId = ? AND agent = ?", forgotten)
 
     def _write_rows(self, batch: Batch) -> None:
-        history = [
-            (*row.record, row.owner.value, *row.position, row.time, row.received, int(row.full),
-             _json(row.values), _json(row.gone))
-            for row in batch.history
-        ]  # fmt: skip
-        self._connection.executemany(_insert("history", _HISTORY_COLUMNS), history)
+        self._history.append(batch.history)
         events = [(row.time, *row.agent, row.event, row.detail) for row in batch.events]
         self._connection.executemany(_insert("events", _EVENT_COLUMNS), events)
         if batch.rejected:
@@ -173,13 +201,12 @@ class SqliteStore:
 
 
 def delete_history(path: Path, keys: Iterable[RecordKey]) -> int:
-    """Delete what happened to records that are gone, also while an aggregator writes; how many rows there were."""
+    """Delete what happened to records that are gone, also while an aggregator writes; of how many there was any."""
     if not path.exists():
         raise UsageError(f"no database at {path}: give --data DIR or --database FILE")
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as connection, connection:
-            query = "DELETE FROM history WHERE minerId = ? AND hostName IS ?"
-            return sum(connection.execute(query, tuple(key)).rowcount for key in keys)
+            return sum(delete_record(connection, key) for key in keys)
     except sqlite3.Error as error:
         raise StoreError(f"database {path}: {error}; nothing was deleted") from None
 
@@ -228,5 +255,9 @@ def _insert(table: str, names: Iterable[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(quoted)}) VALUES ({', '.join('?' * len(quoted))})"
 
 
-def _json(value: object) -> SqlValue:
-    return orjson.dumps(value).decode()
+def _unpacked_row(row: sqlite3.Row) -> HistoryRow:
+    """A message as version 1 kept it."""
+    return HistoryRow(
+        RecordKey(row["minerId"], row["hostName"]), Owner(row["owner"]), Position(row["epoch"], row["seq"]),
+        row["time"], row["received"], bool(row["full"]), orjson.loads(row["fields"]), tuple(orjson.loads(row["gone"])),
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from telemetry.mqtt import Message
+from telemetry.stores.history.reading import open_history
 from telemetry.topics import RecordKey, Topics
 from tests.chaos.fleet import FIELDS, MINER
 from tests.chaos.oracle import HostOracle, Position, digest_of
@@ -23,6 +24,7 @@ class Database:
     """The aggregator's database, as anyone may read it."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
 
     def rows(self, query: str) -> list[dict[str, Any]]:
@@ -33,13 +35,18 @@ class Database:
 
     def history(self) -> History:
         """By host: the position of each message, and the digest of what it says."""
-        history: History = {}
-        for row in self.rows("SELECT hostName, epoch, seq, time, full, fields, gone FROM history"):
-            said = digest_of(
-                row["time"], full=bool(row["full"]), values=json.loads(row["fields"]), gone=json.loads(row["gone"])
-            )
-            history.setdefault(row["hostName"], []).append(((row["epoch"], row["seq"]), said))
-        return history
+        found: History = {}
+        with open_history(self._path) as history:
+            for key in history.records():
+                assert key.hostName is not None
+                found[key.hostName] = [
+                    (
+                        (one.epoch, one.seq),
+                        digest_of(one.time, full=one.full, values=one.values, gone=one.gone),
+                    )
+                    for _, one in history.statements(key)
+                ]
+        return found
 
     def mirror(self) -> dict[str, dict[str, Any]]:
         """By host: the values that the mirror holds."""

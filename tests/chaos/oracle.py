@@ -71,7 +71,7 @@ class ToldSpool(SpoolFile):
 def _digest(row: Row) -> str:
     """Of what the history will hold of it; empty for a heartbeat, of which it holds nothing."""
     change = decode_change(with_epoch(row.epoch, row.kept))
-    if not change.values and not change.gone:
+    if not (change.values or change.gone or change.full):
         return ""
     return digest_of(change.time, full=change.full, values=change.values, gone=change.gone)
 

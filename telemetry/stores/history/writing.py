@@ -1,0 +1,177 @@
+"""Appending messages: one row each, in the order in which they came, and nothing else on the hot path.
+
+No index is kept on the rows: at 10,000 hosts each message would alter another page of it (1.3 kB written a message
+instead of 70 B). Instead each row names the `previous` one of its stream, and `streams.last` from time to time where
+such a chain begins; rows after the highest `last` are few and found by looking at all of them.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from telemetry.fields import Owner
+from telemetry.stores import HistoryRow
+from telemetry.topics import RecordKey
+
+MOST_UNMARKED = 20_000
+"""Rows after which `streams.last` is written."""
+
+MOST_NAMES = 10_000
+"""Fields that have a short name; those beyond are written out, so that no sender can make us grow."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS names (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS streams (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, minerId TEXT NOT NULL, hostName TEXT, owner TEXT NOT NULL,
+    last INTEGER NOT NULL DEFAULT 0, packed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS streams_record ON streams (minerId, hostName);
+CREATE TABLE IF NOT EXISTS history (
+    id INTEGER PRIMARY KEY, previous INTEGER NOT NULL, stream INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL, time INTEGER NOT NULL, delay INTEGER NOT NULL, full INTEGER NOT NULL, statement TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS blocks (
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, tier INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL,
+    UNIQUE (stream, tier, start)
+);
+CREATE INDEX IF NOT EXISTS blocks_start ON blocks (tier, start);
+"""
+"""`streams`: what one sender states of one record. `packed`: its rows up to this one are in blocks already.
+`statement`: a JSON list of a field's number (its name, where it has none), its value (null: gone), and so on.
+"""
+
+_INSERT = (
+    "INSERT INTO history (id, previous, stream, epoch, seq, time, delay, full, statement)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def delete_record(connection: sqlite3.Connection, key: RecordKey) -> bool:
+    """Delete the history of a record, also while its writer writes; whether there was any."""
+    streams = connection.execute("SELECT id FROM streams WHERE minerId = ? AND hostName IS ?", key).fetchall()
+    connection.executemany("DELETE FROM history WHERE stream = ?", streams)
+    connection.executemany("DELETE FROM blocks WHERE stream = ?", streams)
+    # The writer knows the streams: it lets them go itself, when it sees that they are empty.
+    connection.executemany(
+        "UPDATE streams SET packed = max(packed, (SELECT coalesce(max(id), 0) FROM history)) WHERE id = ?", streams
+    )
+    return bool(streams)
+
+
+@dataclass(slots=True)
+class Stream:
+    """A stream as its writer knows it: its number, and its last row."""
+
+    id: int
+    last: int
+
+
+class HistoryWriter:
+    """Appends messages. Whoever calls it holds the transaction, and calls `rolled_back` when that failed."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._learn()
+
+    def _learn(self) -> None:
+        """Learn what the database holds."""
+        self._is_sure = True
+        self._streams: dict[tuple[RecordKey, Owner], Stream] = {}
+        self._numbers: dict[str, int] = {}
+        rows = self._connection.execute("SELECT minerId, hostName, owner, id, last FROM streams").fetchall()
+        by_id = {}
+        for miner, host, owner, number, last in rows:
+            by_id[number] = self._streams[RecordKey(miner, host), Owner(owner)] = Stream(number, last)
+        marked = max((stream.last for stream in by_id.values()), default=0)
+        self._marked = self._next = marked
+        for row, stream in self._connection.execute(
+            "SELECT id, stream FROM history WHERE id > ? ORDER BY id", (marked,)
+        ):
+            self._next = row
+            if stream in by_id:
+                by_id[stream].last = row
+        packed = self._connection.execute("SELECT max(packed) FROM streams").fetchone()[0] or 0
+        # A row's number is never given twice: what is packed is told by it.
+        self._next = max(self._next, packed) + 1
+        for number, name in self._connection.execute("SELECT number, name FROM names"):
+            self._numbers[name] = number
+
+    def rolled_back(self) -> None:
+        """Nothing of the last transaction was written."""
+        self._is_sure = False
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The short names of fields."""
+        return self._numbers
+
+    @property
+    def next(self) -> int:
+        """The number of the next row."""
+        return self._next
+
+    def append(self, messages: Sequence[HistoryRow]) -> None:
+        """Write a batch's messages."""
+        if not self._is_sure:
+            self._learn()
+        rows = []
+        streams, numbers, number = self._streams, self._numbers, self._next
+        for record, owner, (epoch, seq), time, received, full, values, gone in messages:
+            stream = streams.get((record, owner)) or self._new_stream(record, owner, packed=number - 1)
+            statement: list[object] = []
+            for name, value in values.items():
+                statement += (numbers.get(name) or self._new_number(name), value)
+            if gone:
+                for name in dict.fromkeys(gone):
+                    if name not in values:
+                        statement += (numbers.get(name) or self._new_number(name), None)
+            rows.append(
+                (
+                    number,
+                    stream.last,
+                    stream.id,
+                    epoch,
+                    seq,
+                    time,
+                    received - time,
+                    full,
+                    orjson.dumps(statement).decode(),
+                )
+            )
+            stream.last = number
+            number += 1
+        self._connection.executemany(_INSERT, rows)
+        self._next = number
+        if number - self._marked > MOST_UNMARKED:
+            self.mark()
+
+    def mark(self) -> None:
+        """Write down each stream's last row, so that readers have few rows to look through."""
+        self._connection.executemany(
+            "UPDATE streams SET last = ? WHERE id = ?",
+            [(stream.last, stream.id) for stream in self._streams.values() if stream.last > self._marked],
+        )
+        self._marked = self._next - 1
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Let go of streams that are deleted."""
+        gone = set(ids)
+        self._streams = {key: stream for key, stream in self._streams.items() if stream.id not in gone}
+
+    def _new_stream(self, record: RecordKey, owner: Owner, *, packed: int) -> Stream:
+        cursor = self._connection.execute(
+            "INSERT INTO streams (minerId, hostName, owner, packed) VALUES (?, ?, ?, ?)",
+            (*record, owner.value, packed),
+        )
+        assert cursor.lastrowid is not None
+        stream = self._streams[record, owner] = Stream(cursor.lastrowid, 0)
+        return stream
+
+    def _new_number(self, name: str) -> int | str:
+        if len(self._numbers) >= MOST_NAMES:
+            return name
+        number = self._numbers[name] = len(self._numbers) + 1
+        self._connection.execute("INSERT INTO names (number, name) VALUES (?, ?)", (number, name))
+        return number

@@ -1,0 +1,203 @@
+"""The history is what was sent, however it is packed, summarized, interrupted and read."""
+
+import itertools
+import math
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from telemetry.fields import Owner
+from telemetry.stores import Batch, HistoryRow
+from telemetry.stores.history import HOUR, Statement, Summary, blocks
+from telemetry.stores.history.reading import History, open_history
+from telemetry.stores.history.upkeep import FOREVER
+from telemetry.stores.sqlite import SqliteStore
+from telemetry.topics import RecordKey
+from telemetry.wire import Position
+from tests.history_oracle import PlainList, fields_of
+
+RUNS = int(os.environ.get("TELEMETRY_FUZZ_RUNS", "25"))
+START = 1_795_000_000_000 // (24 * HOUR) * (24 * HOUR) + 21 * HOUR
+MINUTE = 60_000
+HOST, OTHER, MINER = RecordKey("f01234", "seal01"), RecordKey("f01234", "seal02"), RecordKey("f01234")
+SENDERS = [(HOST, Owner.HARDWARE), (HOST, Owner.TASKS), (OTHER, Owner.HARDWARE), (MINER, Owner.MINER)]
+
+_JSON = st.recursive(
+    st.one_of(st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.text()),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    max_leaves=4,
+)
+_NUMBERS = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(0, 100),
+    st.integers(0, 1000).map(lambda number: number / 10),
+    st.floats(-1e12, 1e12),
+)
+_VALUES = st.one_of(_NUMBERS, _NUMBERS, st.sampled_from(["idle", "busy"]), _JSON)
+_FIELDS = ("cpuUsage", "diskR", "netState", "gpuInfo", "newer")
+
+
+def _statements() -> st.SearchStrategy[list[Statement]]:
+    one = st.builds(
+        Statement,
+        time=st.integers(0, 2**47),
+        epoch=st.integers(1, 2**53 - 1),
+        seq=st.integers(1, 2**53 - 1),
+        delay=st.integers(-(2**47), 2**47),
+        full=st.booleans(),
+        values=st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=4),
+        gone=st.lists(st.sampled_from(["gone1", "gone2"]), max_size=2, unique=True).map(tuple),
+    )
+    return st.lists(one, max_size=12)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_statements(), st.booleans())
+def test_a_block_loses_nothing(statements: list[Statement], has_numbers: bool) -> None:
+    numbers: dict[str, int | str] = {name: at for at, name in enumerate(_FIELDS, 1)} if has_numbers else {}
+    names = {str(number): name for name, number in numbers.items()}
+    back = blocks.decode_statements(blocks.encode_statements(statements, numbers), names)
+    assert [_exact(one) for one in back] == [_exact(one) for one in statements]
+
+
+def _exact(value: Any) -> str:
+    """Distinguishes 1 from 1.0 and from True, and 0.0 from -0.0; objects are equal in any order."""
+    if isinstance(value, Statement):
+        return repr((value[:5], [_exact(value.values[name]) for name in sorted(value.values)], sorted(value.gone)))
+    return repr(value)
+
+
+@given(st.lists(st.builds(Summary, *[st.integers(0, 2**50)], *[_NUMBERS] * 4, st.integers(0, 99), st.integers(0, 99))))
+def test_a_block_of_summaries_loses_nothing(rows: list[Summary]) -> None:
+    summaries, changes = blocks.decode_summaries(blocks.encode_summaries({"1": rows}, {}))
+    assert repr(summaries["1"]) == repr(rows)
+    assert changes == {}
+
+
+class Recording(RuleBasedStateMachine):
+    """A store and a plain list that are told the same; upkeep and reopening come at any time."""
+
+    retention = FOREVER
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = TemporaryDirectory()
+        self.path = Path(self.directory.name) / "telemetry.db"
+        self.store = SqliteStore(self.path, self.retention)
+        self.plain = PlainList()
+        self.now = START
+        self.seqs = itertools.count(1)
+        self.epochs = dict.fromkeys(SENDERS, 1)
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            self.directory.cleanup()
+
+    @rule(
+        messages=st.lists(
+            st.tuples(
+                st.sampled_from(SENDERS),
+                st.integers(0, 6 * HOUR),
+                st.one_of(st.integers(0, 2000), st.integers(-HOUR, 4 * HOUR), st.just(0)),
+                st.booleans(),
+                st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=3),
+                st.lists(st.sampled_from(_FIELDS), max_size=2),
+                st.booleans(),
+            ),
+            max_size=8,
+        ),
+        dense=st.booleans(),
+    )
+    def commit(self, messages: list[Any], dense: bool) -> None:
+        rows = []
+        for sender, pause, delay, full, stated, left_out, new_log in messages:
+            values = {f"{name}_{sender[1].value}": value for name, value in stated.items()}
+            gone = [f"{name}_{sender[1].value}" for name in left_out]
+            self.now += pause // 600 if dense else pause // 10
+            self.epochs[sender] += new_log
+            position = Position(self.epochs[sender], next(self.seqs))
+            left = tuple(name for name in dict.fromkeys(gone) if name not in values)
+            rows.append(HistoryRow(sender[0], sender[1], position, self.now - delay, self.now, full, values, left))
+        self.store.commit(Batch(history=rows))
+        self.plain.rows += rows
+
+    @rule(passed=st.integers(0, 5 * HOUR), steps=st.integers(0, 30))
+    def keep_up(self, passed: int, steps: int) -> None:
+        self.now += passed
+        for _ in range(steps):
+            if not self.store.maintain(self.now):
+                break
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = SqliteStore(self.path, self.retention)
+
+    @invariant()
+    def history_is_the_list(self) -> None:
+        if hasattr(self, "store"):
+            with open_history(self.path) as history:
+                self.compare(history)
+
+    def compare(self, history: History) -> None:
+        for key in (HOST, OTHER, MINER):
+            found = [(owner, _exact(one)) for owner, one in history.statements(key)]
+            assert found == [(row.owner, _exact(_statement(row))) for row in self.plain.of(key)]
+            self.compare_moments(history, key)
+            self.compare_summaries(history, key)
+
+    def compare_moments(self, history: History, key: RecordKey) -> None:
+        rows = self.plain.of(key)
+        for moment in {row.time + shift for row in rows[-6:] for shift in (-1, 0, 90_000)}:
+            assert {name: tuple(one) for name, one in history.at(key, moment).items()} == self.plain.at(key, moment)
+
+    def compare_summaries(self, history: History, key: RecordKey) -> None:
+        rows = self.plain.of(key)
+        if not rows:
+            return
+        since, until = min(row.time for row in rows), max(row.time for row in rows) + 2 * HOUR
+        for name, owner in fields_of(rows)[:2]:
+            middle = rows[len(rows) // 2].time
+            changed = [tuple(one) for one in history.changes(key, name, middle, until)]
+            assert changed == self.plain.changes(key, name, owner, middle, until)
+            for step in (5 * MINUTE, HOUR, 7 * MINUTE):
+                found = {one.start: one for one in history.summaries(key, name, since, until, step)}
+                for start in range(since // step * step, until, step):
+                    self.compare_summary(found.get(start), key, name, owner, start, start + step)
+
+    def compare_summary(
+        self, found: Summary | None, key: RecordKey, name: str, owner: Owner, start: int, end: int
+    ) -> None:
+        expected = self.plain.summary(key, name, owner, start, end)
+        if expected is None or found is None:
+            assert (found is None) == (expected is None)
+            return
+        largest = max(abs(expected["min"]), abs(expected["max"]))
+        assert math.isclose(found.mean, expected["mean"], rel_tol=1e-9, abs_tol=1e-9 * largest + 0.02), (
+            found,
+            expected,
+        )
+        assert found._replace(mean=expected["mean"]) == Summary(start=start, **expected)
+
+
+def _statement(row: HistoryRow) -> Statement:
+    return Statement(row.time, *row.position, row.received - row.time, row.full, row.values, row.gone)
+
+
+def test_the_history_equals_a_plain_list() -> None:
+    run_state_machine_as_test(
+        Recording,
+        settings=settings(
+            max_examples=RUNS,
+            stateful_step_count=12,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+        ),
+    )
