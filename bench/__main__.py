@@ -18,6 +18,7 @@ from bench.programs import ROOT
 from bench.table import text_of
 
 MEASUREMENTS = {
+    "ceiling": "what the broker can do at QoS 1",
     "agent_cost": "what the agent of one idle host costs, beside collectd and node_exporter",
     "storm": "10,000 agents that are disconnected at once",
     "lotus_poll": "what a poll of a large Lotus costs, in processor time, memory, calls and messages",
