@@ -19,6 +19,8 @@ from bench.table import text_of
 
 MEASUREMENTS = {
     "ceiling": "what the broker can do at QoS 1",
+    "ingest": "what fleet, broker and aggregator take in, how soon, and what is lost of too much",
+    "scale": "what 10,000 hosts cost that 100 do not, to join them and to look at them",
     "agent_cost": "what the agent of one idle host costs, beside collectd and node_exporter",
     "storm": "10,000 agents that are disconnected at once",
     "lotus_poll": "what a poll of a large Lotus costs, in processor time, memory, calls and messages",
