@@ -1,13 +1,16 @@
 """What measurements look up in the aggregator's database. All that they know of its tables stands here."""
 
 import contextlib
+import itertools
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from telemetry.stores import Batch, HistoryRow
+from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import AgentKey
 
 _BATCH = 1000
@@ -66,6 +69,19 @@ def late_messages(path: Path) -> int:
     """How many messages came in a batch, sent again."""
     with contextlib.closing(_opened(path)) as connection:
         return _one(connection, "SELECT coalesce(sum(late), 0) FROM agents")
+
+
+def store_history(path: Path, rows: Iterable[HistoryRow]) -> None:
+    """Write rows as an aggregator would, and end with all of them in the one file."""
+    store = SqliteStore(path)
+    try:
+        left = iter(rows)
+        while batch := list(itertools.islice(left, _BATCH)):
+            store.commit(Batch(history=batch))
+    finally:
+        store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def own_ceiling(path: Path, copy: Path, most: int) -> float:

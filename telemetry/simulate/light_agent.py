@@ -64,18 +64,22 @@ class Course:
         walks = [list(itertools.islice(_walk(walk, dice), self._STEPS)) for walk in _WALKS]
         # There and back again: so each differs from the one before also where the ring closes.
         rings = [walk + walk[-2:0:-1] for walk in walks]
-        self._values = [values for step in zip(*rings, strict=True) for values in step]
+        self._values: Sequence[Mapping[str, Value]] = [values for step in zip(*rings, strict=True) for values in step]
         self._texts = [orjson.dumps(values)[1:] for values in self._values]
 
     def text(self, at: int) -> bytes:
         """The fields of a change as they stand in its message, behind the reserved keys."""
         return self._texts[at % len(self._texts)]
 
+    def change(self, at: int) -> Mapping[str, Value]:
+        """The fields of a change."""
+        return self._values[at % len(self._values)]
+
     def values(self, stated: Sequence[int]) -> dict[str, Value]:
         """All fields of a host after some changes, the last one of each kind."""
         values = dict(_CONSTANT)
         for at in stated:
-            values |= self._values[at % len(self._values)]
+            values |= self.change(at)
         return values
 
 
