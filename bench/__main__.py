@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
@@ -55,7 +56,9 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=240.0, help="how long to measure (default: %(default)g)")
+    parser.add_argument(
+        "--seconds", type=float, default=180.0, help="how long to watch agent_cost (default: %(default)g)"
+    )
     parser.add_argument("--warm-up", type=float, default=25.0, help="seconds before that (default: %(default)g)")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, help="these measurements, not all")
     parser.add_argument("--write-results", action="store_true", help=f"write {_RESULTS.relative_to(ROOT)}")
@@ -71,10 +74,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _measure(name: str, arguments: argparse.Namespace) -> Report:
     module: Measurement = import_module(f"bench.{name}")
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="telemetry-bench-") as directory:
         options = Options(seconds=arguments.seconds, warm_up=arguments.warm_up, directory=Path(directory))
         report = module.measure(options)
     print(text_of(report), flush=True)
+    print(f"{name}: took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return report
 
 
