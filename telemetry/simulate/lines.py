@@ -45,11 +45,6 @@ class Line:
         """Whether the broker has taken all messages."""
         return not (self._waiting or self._on_the_way)
 
-    @property
-    def is_blocked(self) -> bool:
-        """Whether there is something that can be sent once the socket takes more."""
-        return bool(self._unsent)
-
     def subscribe(self, filters: Sequence[str]) -> int:
         """Subscribe; the mid of the SUBACK that answers."""
         self._unsent += packets.subscribe(self._next_mid(), filters)
