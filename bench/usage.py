@@ -80,6 +80,11 @@ def cost(before: Usage, after: Usage) -> Cost:
     )
 
 
+def spent(before: Usage, after: Usage) -> float:
+    """Seconds of processor time between two readings."""
+    return sum(thread.cpu_ns for thread in _used(before, after)) / 1e9
+
+
 def cost_by_thread(before: Usage, after: Usage) -> dict[str, Cost]:
     """The same by the threads' names, the most expensive first; the wire is not theirs."""
     per_hour = _HOUR / (after.moment - before.moment)

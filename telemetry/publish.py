@@ -155,6 +155,17 @@ class Publisher:
         """Those of which something is known."""
         yield from (report for report in (self.own, *self._others.values()) if report.is_known)
 
+    def number(self, now: float) -> int:
+        """Number a message of the own report that the caller itself has in the spool at once, and publishes.
+
+        It is for those that write one message after the other where nothing else has to be looked at.
+        """
+        if not self._spool.epochs():
+            self._progress = now
+        if self.is_online:
+            self._sent = now
+        return self._numbering.take(self.own.topic)
+
     # --- the broker ---
 
     @property

@@ -26,12 +26,17 @@ class Numbering:
         first: bool = False,
     ) -> Change:
         """The next message of the log, for `topic`. Without values and gone names it is a heartbeat."""
-        seq, self.next = self.next, self.next + 1
         prev = None if full else self._last.get(topic, 0)
-        self._last[topic] = seq
+        seq = self.take(topic)
         return Change(
             epoch=self.epoch, seq=seq, time=time, prev=prev, full=full, first=first, values=dict(values), gone=gone
         )
+
+    def take(self, topic: str) -> int:
+        """The next number, for a message of `topic`."""
+        seq, self.next = self.next, self.next + 1
+        self._last[topic] = seq
+        return seq
 
     def outranked_by(self, position: Position) -> bool:
         """Whether an aggregator knows a log of this agent that is ahead of this one: then a new one has to begin."""

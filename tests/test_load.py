@@ -13,7 +13,11 @@ import pytest
 
 from telemetry.config import Intervals
 from telemetry.mosquitto import find_mosquitto
+from telemetry.mqtt import BrokerUrl
 from telemetry.processes import answers, free_port
+from telemetry.simulate.fleet import Fleet, Pace
+from telemetry.stores.reading import open_reader
+from telemetry.topics import Topics
 from tests.conftest import StartPart
 from tests.parts import wait_for
 from tests.publishers import Publishers
@@ -89,4 +93,41 @@ def test_nothing_is_lost_where_the_broker_drops_while_the_commits_stall(
 
         # Full reports without changes, and heartbeats, are no more than a hundred.
         wait_for(all_there, seconds=80, what=f"{fleet.written} messages in the history")
+    assert _lost(database) == 0
+
+
+def test_nothing_of_a_light_fleet_is_lost_where_the_broker_drops(
+    careless_broker: str, data: Path, start: StartPart
+) -> None:
+    (data / "fast.toml").write_text("[intervals]\nacknowledge = 2\n")
+    options = ("--data", str(data), "--broker", careless_broker, "--config", str(data / "fast.toml"))
+    aggregator = start("aggregator", *options)
+    wait_for(lambda: "connected as" in aggregator.text, seconds=15, what="the aggregator")
+    database, url = data / "telemetry.db", BrokerUrl.parse(careless_broker)
+    fleet = Fleet((url.host, url.port), miner="f01234", hosts=AGENTS, intervals=INTERVALS, topics=Topics())
+    with contextlib.closing(fleet):
+        began = time.monotonic()
+        pace, stalled = Pace(AGENTS * RATE, began), False
+        while (passed := time.monotonic() - began) < SECONDS:
+            if passed > 1 and not stalled:
+                os.kill(aggregator.pid, signal.SIGSTOP)
+                stalled = True
+            elif passed > 2:
+                os.kill(aggregator.pid, signal.SIGCONT)
+            fleet.write(pace.take(time.monotonic()))
+            fleet.serve()
+            time.sleep(0.005)
+
+        def all_there() -> bool:
+            fleet.serve()
+            return fleet.unacknowledged == 0
+
+        wait_for(all_there, seconds=80, what="all acknowledged")
+        rows, different = _history(database)
+        assert rows == different, "one stands twice"
+        assert rows >= fleet.changes > 5000
+        with open_reader(database) as reader:
+            agents = reader.agents()
+        assert sum(agent.late for agent in agents.values()) > 0, "nothing was dropped"
+        assert all(agents[agent.key].log.position == agent.publisher.position.seq for agent in fleet.agents)
     assert _lost(database) == 0

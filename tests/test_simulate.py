@@ -15,6 +15,7 @@ import pytest
 
 from telemetry.processes import answers, free_port
 from telemetry.simulate.accounts import MINER
+from telemetry.stores.reading import open_reader
 from telemetry.topics import RecordKey, Topics
 from tests.parts import Broker, Listener, wait_for
 
@@ -95,7 +96,61 @@ def test_with_a_broker_it_is_the_fleet_alone(broker: Broker, tmp_path: Path) -> 
             process.kill()
 
 
-@pytest.mark.parametrize("words", [("--hosts", "0"), ("--hosts", "100000"), ("--rate", "0"), ("--scenario", "none")])
+def _simulate(directory: Path, *words: str) -> tuple[subprocess.Popen[bytes], Path]:
+    log = directory / "simulate.log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "telemetry", "simulate", "--data", str(directory / "demo"), *words]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output), log
+
+
+@pytest.mark.parametrize("words", [("--hosts", "300"), ("--hosts", "30", "--rate", "400")])
+def test_many_hosts_or_a_rate_make_a_light_fleet_which_says_goodbye(
+    words: tuple[str, ...], broker: Broker, tmp_path: Path
+) -> None:
+    hosts = int(words[1])
+    with contextlib.closing(Listener(broker.url, f"miners/{MINER}/#")) as listener:
+        process, log = _simulate(tmp_path, "--broker", broker.url, *words)
+        try:
+            seen = {f"miners/{MINER}/workers/seal{number:05}" for number in range(1, hosts + 1)}
+            wait_for(lambda: seen <= {one.topic for one in listener.messages}, seconds=30, what="all hosts")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+        def all_stopped() -> bool:
+            stopped = {one.topic for one in listener.messages if b'"stopped"' in one.payload}
+            return stopped == {f"{topic}/presence" for topic in seen}
+
+        wait_for(all_stopped, seconds=10, what="all said goodbye")
+    assert f"ended {hosts} hosts: sent " in log.read_text()
+
+
+def test_a_light_fleet_comes_with_broker_and_aggregator(tmp_path: Path) -> None:
+    port = free_port(23_500 + os.getpid() % 20_000)
+    process, log = _simulate(tmp_path, "--port", str(port), "--hosts", "250", "--rate", "500")
+    try:
+        wait_for(lambda: "250 online  sent " in log.read_text(), seconds=60, what="a line of the fleet")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+    assert "ended fleet, aggregator and broker" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    with open_reader(tmp_path / "demo" / "telemetry.db") as reader:
+        assert len(reader.hosts(MINER)) == 250
+
+
+def test_a_light_fleet_takes_no_broker_with_credentials(tmp_path: Path) -> None:
+    process, log = _simulate(tmp_path, "--hosts", "300", "--broker", "mqtts://u:secret@127.0.0.1:8883")
+    assert process.wait(30) == 2
+    assert "need a broker at mqtt:// without credentials" in log.read_text()
+    assert "secret" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "words", [("--hosts", "0"), ("--hosts", "1000000"), ("--rate", "0"), ("--rate", "nan"), ("--scenario", "none")]
+)
 def test_a_fleet_that_cannot_be_is_refused_in_one_line(words: tuple[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "telemetry", "simulate", *words, "--data", str(tmp_path / "demo")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)

@@ -1,6 +1,8 @@
 """A fleet to try on: a miner with sealing hosts, on a Lotus that is simulated. With --broker the fleet alone.
 
 All else is real: the agents, their messages and, where no broker is named, a broker, an aggregator and a database.
+More than 200 hosts, or those with a --rate, are light agents of made-up hardware, without a Lotus. They say what real
+ones would say but share a few connections: only their wills are missing.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from telemetry.agent.plans import miner_plans, require_known_names
 from telemetry.agent.sampler import Plan
 from telemetry.cli.agent import AgentStop, make_agent, run_agents
 from telemetry.cli.foreground import Stop, held, look_after, require_writable
+from telemetry.cli.light_fleet import run_light_fleet
 from telemetry.cli.logs import start_logging
 from telemetry.cli.options import Chosen, add_broker, add_common, chosen
 from telemetry.cli.parts import Part, log_file, start_broker, stop_parts
@@ -35,7 +38,9 @@ from telemetry.stores.reading import Reader, open_reader
 from telemetry.topics import MINER_AGENT, AgentKey
 
 _DATA = "telemetry-demo"
-_MOST_HOSTS = 200
+_MOST_HOSTS = 100_000
+_MOST_REAL_AGENTS = 200
+_SAMPLES_A_SECOND = 4.0
 _SHOW_INTERVAL = 10.0
 _HOST_DEADLINE = 5.0
 
@@ -51,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_broker(parser)
     listed = "; ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items())
     parser.add_argument("--hosts", type=int, default=20, metavar="N", help="sealing hosts (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=4.0, help="samples of hardware a second (default: %(default)g)")
+    parser.add_argument("--rate", type=float, help="changes a second of all hosts together, from light agents")
     parser.add_argument("--scenario", choices=SCENARIOS, default="busy", help=f"what happens ({listed})")
     parser.add_argument("--speed", type=float, default=60.0, help="how fast Lotus' time passes (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=0, help="another number, another course of things")
@@ -62,17 +67,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Run until Ctrl-C or SIGTERM."""
     if not 1 <= arguments.hosts <= _MOST_HOSTS:
         raise UsageError(f"--hosts {arguments.hosts}: expected 1 to {_MOST_HOSTS}")
-    if not (0 < arguments.rate <= 10_000 and 0 < arguments.speed <= 100_000):
+    if not (0 < arguments.speed <= 100_000 and (arguments.rate is None or 0 < arguments.rate <= 1_000_000)):
         raise UsageError("--rate and --speed: expected numbers above 0")
     choice = chosen(arguments)
     require_known_names(choice.settings)
     return _run_fleet(choice, arguments) if arguments.broker else _run_all(choice, arguments)
 
 
+def _is_light(arguments: argparse.Namespace) -> bool:
+    return arguments.hosts > _MOST_REAL_AGENTS or arguments.rate is not None
+
+
 # --- the fleet alone ---
 
 
 def _run_fleet(choice: Chosen, arguments: argparse.Namespace) -> int:
+    if _is_light(arguments):
+        run_light_fleet(choice, hosts=arguments.hosts, rate=arguments.rate, seed=arguments.seed)
+        return 0
     start_logging("fleet")
     # As many agents would say the same.
     logging.getLogger("telemetry.agent").setLevel(logging.WARNING)
@@ -99,7 +111,7 @@ def _hurried(settings: Settings) -> Settings:
 def _agents(choice: Chosen, arguments: argparse.Namespace, lotus: Lotus) -> Iterator[Agent]:
     plans = miner_plans(_hurried(choice.settings), MINER, lotus.environment)
     yield make_agent(choice, AgentKey(MINER, MINER_AGENT), Owner.MINER, plans)
-    interval = max(0.1, arguments.hosts / arguments.rate)
+    interval = max(0.1, arguments.hosts / _SAMPLES_A_SECOND)
     for number in range(1, arguments.hosts + 1):
         source = SimulatedHardware(seed=arguments.seed * 1_000_003 + number)
         plan = Plan(source=source, interval=interval, deadline=_HOST_DEADLINE)
@@ -123,8 +135,7 @@ def _run_all(choice: Chosen, arguments: argparse.Namespace) -> int:
             out.print("follow it  " + f"mosquitto_sub -h 127.0.0.1 -p {port} -t 'miners/{MINER}/#' -v", style="bold")
             out.print("Ctrl-C ends all of it")
             sys.stdout.flush()
-            show = _show_live if sys.stdout.isatty() else _show_now_and_then
-            look_after(parts, show(choice), stop)
+            look_after(parts, _view(choice, arguments), stop)
         finally:
             stop_parts(parts)
     print(f"ended fleet, aggregator and broker; the data stays in {choice.data}")
@@ -134,12 +145,24 @@ def _run_all(choice: Chosen, arguments: argparse.Namespace) -> int:
 def _start_others(parts: list[Part], choice: Chosen, arguments: argparse.Namespace, port: int) -> None:
     shared = ["--data", str(choice.data), "--broker", f"mqtt://127.0.0.1:{port}"]
     shared += ["--config", arguments.config] if arguments.config else []
-    chosen_options = ("hosts", "rate", "scenario", "speed", "seed")
-    own = [word for name in chosen_options for word in (f"--{name}", str(getattr(arguments, name)))]
+    options = {name: getattr(arguments, name) for name in ("hosts", "rate", "scenario", "speed", "seed")}
+    own = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
     for name, words in (("aggregator", ["aggregator", *shared]), ("fleet", ["simulate", *shared, *own])):
         part = Part(name, words, log=log_file(choice.data, name))
         parts.append(part)
         part.start()
+
+
+def _view(choice: Chosen, arguments: argparse.Namespace) -> Generator[None, None, None]:
+    if _is_light(arguments):
+        return _show_nothing()
+    return _show_live(choice) if sys.stdout.isatty() else _show_now_and_then(choice)
+
+
+def _show_nothing() -> Generator[None, None, None]:
+    """The light fleet, which shares our output, says how it goes."""
+    while True:
+        yield
 
 
 def _show_live(choice: Chosen) -> Generator[None, None, None]:

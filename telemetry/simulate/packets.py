@@ -1,11 +1,18 @@
 """The few packets of MQTT 3.1.1 (OASIS, sections 2 and 3) that a simulated agent sends and receives, at QoS 1."""
 
+import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from telemetry.wire import Outgoing
 
 CONNACK, PUBLISH, PUBACK, SUBACK = 2, 3, 4, 9
+
+REFUSED = 0x80
+"""The code of a SUBACK for a filter that is not allowed."""
+
+_PUBACKS = re.compile(rb"(?:\x40\x02..)++", re.DOTALL)
 
 _CLEAN_SESSION, _WILL, _WILL_QOS_1, _WILL_RETAIN = 0x02, 0x04, 0x08, 0x20
 
@@ -26,21 +33,29 @@ class Message(NamedTuple):
     mid: int
 
 
-def connect(client_id: str, will: Outgoing, keepalive: int) -> bytes:
-    """CONNECT with a clean session and a will."""
-    flags = _CLEAN_SESSION | _WILL | _WILL_QOS_1 | (_WILL_RETAIN if will.retain else 0)
-    head = _text("MQTT") + bytes([4, flags]) + keepalive.to_bytes(2, "big")
-    return _packet(0x10, head + _text(client_id) + _text(will.topic) + _bytes(will.payload))
+def connect(client_id: str, will: Outgoing | None, keepalive: int) -> bytes:
+    """CONNECT with a clean session, and a will if there is one."""
+    flags, last = _CLEAN_SESSION, b""
+    if will is not None:
+        flags |= _WILL | _WILL_QOS_1 | (_WILL_RETAIN if will.retain else 0)
+        last = text(will.topic) + _bytes(will.payload)
+    head = text("MQTT") + bytes([4, flags]) + keepalive.to_bytes(2, "big")
+    return _packet(0x10, head + text(client_id) + last)
 
 
 def subscribe(mid: int, filters: Sequence[str]) -> bytes:
     """SUBSCRIBE at QoS 1."""
-    return _packet(0x82, mid.to_bytes(2, "big") + b"".join(_text(one) + b"\1" for one in filters))
+    return _packet(0x82, mid.to_bytes(2, "big") + b"".join(text(one) + b"\1" for one in filters))
 
 
 def publish(mid: int, message: Outgoing) -> bytes:
     """PUBLISH at QoS 1."""
-    return _packet(0x32 | message.retain, _text(message.topic) + mid.to_bytes(2, "big") + message.payload)
+    return _packet(0x32 | message.retain, text(message.topic) + mid.to_bytes(2, "big") + message.payload)
+
+
+def publish_to(topic: bytes, mid: int, payload: bytes) -> bytes:
+    """PUBLISH at QoS 1 to a topic that is a `text` already: where many go to one, this is what each costs."""
+    return b"\x32%b%b%b%b" % (_length(len(topic) + 2 + len(payload)), topic, mid.to_bytes(2, "big"), payload)
 
 
 def puback(mid: int) -> bytes:
@@ -60,6 +75,16 @@ def read_message(packet: Packet) -> Message:
     if packet.flags & 0x06:
         return Message(topic, rest[2:], int.from_bytes(rest[:2], "big"))
     return Message(topic, rest, 0)
+
+
+def take_pubacks(buffer: bytearray) -> int:
+    """How many PUBACKs the buffer begins with; they are taken out."""
+    found = _PUBACKS.match(buffer)
+    if found is None:
+        return 0
+    size = found.end()
+    del buffer[:size]
+    return size // 4
 
 
 def take_packets(buffer: bytearray) -> Iterator[Packet]:
@@ -84,17 +109,23 @@ def _whole(buffer: bytearray, start: int) -> tuple[int, int] | None:
     return None
 
 
+def text(value: str) -> bytes:
+    """A text as a packet holds it."""
+    return _bytes(value.encode())
+
+
 def _packet(first: int, body: bytes) -> bytes:
-    size, length = len(body), bytearray()
+    return bytes([first]) + _length(len(body)) + body
+
+
+@cache
+def _length(size: int) -> bytes:
+    length = bytearray()
     while True:
         size, low = divmod(size, 128)
         length.append(low | (0x80 if size else 0))
         if not size:
-            return bytes([first]) + bytes(length) + body
-
-
-def _text(text: str) -> bytes:
-    return _bytes(text.encode())
+            return bytes(length)
 
 
 def _bytes(data: bytes) -> bytes:

@@ -1,0 +1,133 @@
+"""What measurements look up in the aggregator's database. All that they know of its tables stands here."""
+
+import contextlib
+import itertools
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from telemetry.stores import Batch, HistoryRow
+from telemetry.stores.sqlite import SqliteStore
+from telemetry.topics import AgentKey
+
+_BATCH = 1000
+"""Messages a transaction: the broker's window, and so the most that an aggregator commits at once."""
+
+
+class Found(NamedTuple):
+    """Changes in the history, without full reports: how many there are, and how many different ones."""
+
+    rows: int
+    different: int
+
+
+class Committed:
+    """The positions up to which the logs of agents are committed, looked up again and again."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = _opened(path)
+
+    def close(self) -> None:
+        """End."""
+        self._connection.close()
+
+    @property
+    def version(self) -> int:
+        """Another number after each commit."""
+        return _one(self._connection, "PRAGMA data_version")
+
+    @property
+    def messages(self) -> int:
+        """The messages of all logs."""
+        return _one(self._connection, "SELECT coalesce(sum(position), 0) FROM agents")
+
+    def positions(self, agents: Sequence[AgentKey]) -> Mapping[AgentKey, int]:
+        """Those of some agents."""
+        query = "SELECT position FROM agents WHERE minerId = ? AND agent = ?"
+        found = {key: self._connection.execute(query, key).fetchone() for key in agents}
+        return {key: row[0] for key, row in found.items() if row and row[0] is not None}
+
+
+def changes_in_history(path: Path) -> Found:
+    """How many changes the history holds."""
+    different = "SELECT count(*) FROM (SELECT DISTINCT minerId, hostName, epoch, seq FROM history WHERE full = 0)"
+    with contextlib.closing(_opened(path)) as connection:
+        rows = _one(connection, "SELECT count(*) FROM history WHERE full = 0")
+        return Found(rows=rows, different=_one(connection, different))
+
+
+def lost_messages(path: Path) -> int:
+    """What the aggregator itself counts as lost."""
+    with contextlib.closing(_opened(path)) as connection:
+        return _one(connection, "SELECT coalesce(sum(lost), 0) FROM agents")
+
+
+def late_messages(path: Path) -> int:
+    """How many messages came in a batch, sent again."""
+    with contextlib.closing(_opened(path)) as connection:
+        return _one(connection, "SELECT coalesce(sum(late), 0) FROM agents")
+
+
+def store_history(path: Path, rows: Iterable[HistoryRow]) -> None:
+    """Write rows as an aggregator would, and end with all of them in the one file."""
+    store = SqliteStore(path)
+    try:
+        left = iter(rows)
+        while batch := list(itertools.islice(left, _BATCH)):
+            store.commit(Batch(history=batch))
+    finally:
+        store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def own_ceiling(path: Path, copy: Path, most: int) -> float:
+    """Messages a second that SQLite itself takes: the same rows in as large batches, without making them.
+
+    Of each batch: its rows of the history, and once for each host of it the rows of the mirror and of the agent.
+    """
+    with contextlib.closing(_opened(path)) as connection:
+        tables = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        history = _rows(connection, f"SELECT * FROM history WHERE full = 0 ORDER BY id DESC LIMIT {most}")[::-1]
+        names = [column[0] for column in connection.execute("SELECT * FROM history LIMIT 0").description]
+        host = names.index("hostName")
+        mirror = {row[1]: row for row in _rows(connection, "SELECT * FROM workerInfo")}
+        agents = {row[1]: row for row in _rows(connection, "SELECT * FROM agents")}
+    batches = [
+        (rows, [mirror[name] for name in hosts], [agents[name] for name in hosts])
+        for rows in (history[start : start + _BATCH] for start in range(0, len(history), _BATCH))
+        for hosts in [list(dict.fromkeys(row[host] for row in rows))]
+    ]
+    with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        for sql in tables:
+            connection.execute(sql)
+        began = time.perf_counter()
+        for rows, records, logs in batches:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_insert("workerInfo", records), records)
+            connection.executemany(_insert("agents", logs), logs)
+            connection.executemany(_insert("history", rows), rows)
+            connection.execute("COMMIT")
+        return len(history) / (time.perf_counter() - began)
+
+
+def _insert(table: str, rows: Sequence[Sequence[Any]]) -> str:
+    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(rows[0]))})"
+
+
+def _rows(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]:
+    return connection.execute(query).fetchall()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=10.0)
+
+
+def _one(connection: sqlite3.Connection, query: str) -> int:
+    value: int = connection.execute(query).fetchone()[0]
+    return value

@@ -1,0 +1,190 @@
+"""What the whole pipeline takes in: fleet, Mosquitto by our settings and aggregator, all on this machine.
+
+History, mirror, snapshots and acknowledgements are on. The rate that it sustains is found in a closed loop: the fleet
+writes as long as no more than a window of messages is not committed. Then half of that rate is sent, and it is seen
+how long a change takes from before it is handed to the socket until it can be read as committed: until another
+connection to the database, which looks 200 times a second, finds the position of its agent at or above it. Then twice
+the rate, after which nothing may be missing: what was written is compared with what the history holds.
+"""
+
+import contextlib
+import os
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from bench.database import Committed, Found, changes_in_history, late_messages, lost_messages, own_ceiling
+from bench.measurement import BenchError, Options, Report
+from bench.pipeline import ACKNOWLEDGE, Pipeline, pipeline
+from bench.table import number
+from bench.usage import read_usage, spent
+from telemetry.simulate.light_agent import CHANGED_FIELDS, LightAgent
+from telemetry.topics import AgentKey
+
+_HOSTS = 1000
+_WINDOW = 8000
+"""Messages that are not committed yet, in the closed loop: eight of the aggregator's batches."""
+
+_WARM_UP, _SECONDS = 3.0, 10.0
+_SAMPLED_HOSTS = 50
+_SETTLED_WITHIN = 60.0
+_MOST_COPIED = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sustained:
+    """Changes a second that were committed, and the CPU seconds of 100,000 by process."""
+
+    rate: float
+    fleet_cpu: float
+    broker_cpu: float
+    aggregator_cpu: float
+
+
+class Latencies:
+    """From the write of a change of some hosts to the moment in which it is seen as committed, in seconds."""
+
+    def __init__(self, agents: Sequence[LightAgent], committed: Committed) -> None:
+        self._agents, self._committed = agents, committed
+        self._version = committed.version
+        self._seen = [agent.publisher.position.seq for agent in agents]
+        self._waiting: list[deque[tuple[int, float]]] = [deque() for _ in agents]
+        self.seconds: list[float] = []
+
+    def look(self, written: float) -> None:
+        """Note what was written at that moment, and what is committed now."""
+        for at, agent in enumerate(self._agents):
+            seq = agent.publisher.position.seq
+            if seq != self._seen[at]:
+                self._seen[at] = seq
+                self._waiting[at].append((seq, written))
+        version = self._committed.version
+        if version != self._version:
+            self._version = version
+            self._take(self._committed.positions([agent.key for agent in self._agents]))
+
+    def _take(self, positions: Mapping[AgentKey, int]) -> None:
+        now = time.monotonic()
+        for agent, waiting in zip(self._agents, self._waiting, strict=True):
+            while waiting and waiting[0][0] <= positions.get(agent.key, 0):
+                self.seconds.append(now - waiting.popleft()[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overload:
+    """Changes a second that were written, how many there were, how long all took to settle, and what was found."""
+
+    rate: float
+    changes: int
+    settled: float
+    found: Found
+    lost: int
+    late: int
+
+
+def measure(options: Options) -> Report:
+    """Find the sustained rate, then send half of it, then twice as much."""
+    directory = options.directory / "ingest"
+    with pipeline(directory, hosts=_HOSTS) as running, closing(Committed(running.database)) as committed:
+        sustained = _sustained(running, committed)
+        _say(f"{sustained.rate:,.0f} changes/s")
+        running.until(lambda: committed.messages == running.fleet.written, "all committed")
+        latencies = _latencies(running, committed, sustained.rate / 2)
+        _say(f"at half of that committed after {statistics.median(latencies) * 1000:.0f} ms, median")
+        overload = _overload(running, committed, 2 * sustained.rate)
+        _say(f"at {overload.rate:,.0f}/s {overload.lost} lost")
+    ceiling = own_ceiling(running.database, directory / "copy.db", _MOST_COPIED)
+    return _report(sustained, latencies, overload, ceiling)
+
+
+def _sustained(running: Pipeline, committed: Committed) -> Sustained:
+    fleet = running.fleet
+
+    def go(seconds: float) -> int:
+        before, end = committed.messages, time.monotonic() + seconds
+        while time.monotonic() < end:
+            fleet.write(_WINDOW - fleet.written + committed.messages)
+            running.serve()
+        return committed.messages - before
+
+    go(_WARM_UP)
+    programs = (os.getpid(), running.broker.pid, running.aggregator.pid)
+    before, since = [read_usage(one, None) for one in programs], time.monotonic()
+    count = go(_SECONDS)
+    elapsed = time.monotonic() - since
+    used = [spent(usage, read_usage(one, None)) / count * 1e5 for usage, one in zip(before, programs, strict=True)]
+    return Sustained(rate=count / elapsed, fleet_cpu=used[0], broker_cpu=used[1], aggregator_cpu=used[2])
+
+
+def _latencies(running: Pipeline, committed: Committed, rate: float) -> list[float]:
+    agents = running.fleet.agents[:: _HOSTS // _SAMPLED_HOSTS]
+    latencies = Latencies(agents, committed)
+    running.run(_SECONDS, rate, latencies.look)
+    return sorted(latencies.seconds)
+
+
+def _overload(running: Pipeline, committed: Committed, rate: float) -> Overload:
+    fleet = running.fleet
+    began = time.monotonic()
+    written = running.run(_SECONDS, rate)
+    ended = time.monotonic()
+    with contextlib.suppress(BenchError):  # what is missing then is counted below
+        running.until(lambda: committed.messages >= fleet.written, "all committed", _SETTLED_WITHIN)
+    found = changes_in_history(running.database)
+    missing = max(fleet.changes - found.different, lost_messages(running.database))
+    return Overload(
+        rate=written / (ended - began),
+        settled=time.monotonic() - ended,
+        found=found,
+        changes=fleet.changes,
+        lost=missing,
+        late=late_messages(running.database),
+    )
+
+
+def _report(sustained: Sustained, latencies: Sequence[float], overload: Overload, ceiling: float) -> Report:
+    p50, p99 = (latencies[int(len(latencies) * share)] * 1000 for share in (0.5, 0.99))
+    rows = [
+        ["", ""],
+        ["sustained, changes/s committed", number(sustained.rate)],
+        ["  CPU s/100k, fleet", number(sustained.fleet_cpu)],
+        ["  CPU s/100k, broker", number(sustained.broker_cpu)],
+        ["  CPU s/100k, aggregator", number(sustained.aggregator_cpu)],
+        ["SQLite alone, the same rows, changes/s", number(ceiling)],
+        ["  ratio", f"{sustained.rate / ceiling:.2f}"],
+        ["at half, written to committed, p50 ms", number(p50)],
+        ["  p99 ms", number(p99)],
+        ["  changes looked at", number(len(latencies))],
+        ["at twice, changes/s written", number(overload.rate)],
+        ["  all committed after, s", number(overload.settled)],
+        ["  sent again", number(overload.late)],
+        ["  lost", number(overload.lost)],
+        ["  twice in the history", number(overload.found.rows - overload.found.different)],
+    ]
+    figures = {
+        "ingest_msgs_s": sustained.rate,
+        "ingest_fleet_cpu_s_100k": sustained.fleet_cpu,
+        "ingest_broker_cpu_s_100k": sustained.broker_cpu,
+        "ingest_aggregator_cpu_s_100k": sustained.aggregator_cpu,
+        "sqlite_msgs_s": ceiling,
+        "commit_p50_ms": p50,
+        "commit_p99_ms": p99,
+        "overload_msgs_s": overload.rate,
+        "overload_settled_s": overload.settled,
+        "lost": float(overload.lost),
+        "duplicated": float(overload.found.rows - overload.found.different),
+    }
+    notes = [
+        f"{_HOSTS:,} hosts; {overload.changes:,} changes of {CHANGED_FIELDS} fields in all",
+        f"acknowledgements every {ACKNOWLEDGE:g} s, snapshots and all else at their defaults",
+        "broker, aggregator and fleet share this machine",
+    ]
+    return Report(title="Ingest: fleet, broker and aggregator", rows=rows, figures=figures, notes=notes)
+
+
+def _say(what: str) -> None:
+    print(f"ingest: {what}", file=sys.stderr, flush=True)
