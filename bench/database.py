@@ -53,7 +53,7 @@ class Committed:
 
 def changes_in_history(path: Path) -> Found:
     """How many changes the history holds."""
-    different = "SELECT count(*) FROM (SELECT DISTINCT minerId, hostName, epoch, seq FROM history WHERE full = 0)"
+    different = "SELECT count(*) FROM (SELECT DISTINCT stream, epoch, seq FROM history WHERE full = 0)"
     with contextlib.closing(_opened(path)) as connection:
         rows = _one(connection, "SELECT count(*) FROM history WHERE full = 0")
         return Found(rows=rows, different=_one(connection, different))
@@ -73,13 +73,35 @@ def late_messages(path: Path) -> int:
 
 def store_history(path: Path, rows: Iterable[HistoryRow]) -> None:
     """Write rows as an aggregator would, and end with all of them in the one file."""
-    store = SqliteStore(path)
-    try:
+    with contextlib.closing(SqliteStore(path)) as store:
         left = iter(rows)
         while batch := list(itertools.islice(left, _BATCH)):
             store.commit(Batch(history=batch))
-    finally:
-        store.close()
+    _gather(path)
+
+
+def pack(path: Path, time_ms: int) -> None:
+    """Do the upkeep of a moment at which all rows are old, and let go of the pages that it frees."""
+    with contextlib.closing(SqliteStore(path)) as store:
+        while store.maintain(time_ms):
+            pass
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")
+    _gather(path)
+
+
+def tier_bytes(path: Path, tier: int) -> int:
+    """What the blocks of one tier take up, pages and indexes included, in a file that holds that tier alone."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM blocks WHERE tier <> ?", (tier,))
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")
+    _gather(path)
+    return path.stat().st_size
+
+
+def _gather(path: Path) -> None:
+    """Have the file itself hold all."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -90,16 +112,22 @@ def own_ceiling(path: Path, copy: Path, most: int) -> float:
     Of each batch: its rows of the history, and once for each host of it the rows of the mirror and of the agent.
     """
     with contextlib.closing(_opened(path)) as connection:
-        tables = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        tables = [
+            sql
+            for (sql,) in connection.execute(
+                "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+            )
+        ]
         history = _rows(connection, f"SELECT * FROM history WHERE full = 0 ORDER BY id DESC LIMIT {most}")[::-1]
         names = [column[0] for column in connection.execute("SELECT * FROM history LIMIT 0").description]
-        host = names.index("hostName")
+        stream = names.index("stream")
+        hosts_of = dict(_rows(connection, "SELECT id, hostName FROM streams"))
         mirror = {row[1]: row for row in _rows(connection, "SELECT * FROM workerInfo")}
         agents = {row[1]: row for row in _rows(connection, "SELECT * FROM agents")}
     batches = [
         (rows, [mirror[name] for name in hosts], [agents[name] for name in hosts])
         for rows in (history[start : start + _BATCH] for start in range(0, len(history), _BATCH))
-        for hosts in [list(dict.fromkeys(row[host] for row in rows))]
+        for hosts in [list(dict.fromkeys(hosts_of[row[stream]] for row in rows))]
     ]
     with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
