@@ -31,6 +31,8 @@ class Follower:
     `floor`, the last of them, makes a record whole again.
     """
 
+    __slots__ = ("beyond", "epoch", "floor", "fulls", "lost", "position")
+
     def __init__(self, epoch: int = 0) -> None:
         self.epoch = epoch
         self.position: int | None = None
@@ -50,8 +52,15 @@ class Follower:
         follower.beyond, follower.fulls = [(first, last) for first, last in beyond], dict(fulls)
         return follower
 
+    def is_next(self, position: Position) -> bool:
+        """Whether a message is the next of a log without a hole, as most are: then only `position` moves."""
+        return position.epoch == self.epoch and position.seq - 1 == self.position and not self.beyond
+
     def arrive(self, position: Position) -> Arrival:
         """Take in the position of a message. A higher epoch begins a new log."""
+        if self.is_next(position):
+            self.position = position.seq
+            return Arrival.NEW
         if position.epoch < self.epoch:
             return Arrival.OLD_LOG
         if position.epoch > self.epoch:
@@ -141,6 +150,8 @@ class Follower:
 
 class Logs:
     """What is held of all the logs of one agent: the present one, and those that it gave up but may still send from."""
+
+    __slots__ = ("former", "present")
 
     MOST_FORMER = 4
 

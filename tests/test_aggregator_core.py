@@ -1,8 +1,9 @@
 """The aggregator's core without broker, database or clock: what it does with messages and with time."""
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pytest
@@ -31,9 +32,7 @@ from telemetry.wire import (
     encode_presence,
     encode_resubscribe,
 )
-
-if TYPE_CHECKING:
-    from telemetry.stores import StoredAgent, StoredRecord
+from tests.stored import committed
 
 TOPICS = Topics()
 HOST = RecordKey("f01234", "seal01")
@@ -126,15 +125,7 @@ class Bench:
 
     def stored(self) -> Stored:
         """What a store holds after all batches."""
-        records: dict[RecordKey, StoredRecord | None] = {}
-        agents: dict[AgentKey, StoredAgent | None] = {}
-        for batch in self.batches:
-            records |= batch.records
-            agents |= batch.agents
-        return Stored(
-            records={key: one for key, one in records.items() if one is not None},
-            agents={key: one for key, one in agents.items() if one is not None},
-        )
+        return reduce(committed, self.batches, Stored(records={}, agents={}))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry import wire
+from telemetry.admission import admission
 from telemetry.errors import WireError
 from telemetry.fields import Owner
 from telemetry.records import WORKER_INFO
@@ -39,8 +40,8 @@ def test_a_change_reads_as_the_protocol_shows_it() -> None:
 @given(_VALUES, st.dictionaries(st.sampled_from(["hardware", "tasks"]), st.tuples(_SEQ, _SEQ)))
 def test_a_snapshot_survives_the_wire(values: Any, positions: dict[str, tuple[int, int]]) -> None:
     held = {sender: Position(*position) for sender, position in positions.items()}
-    snapshot = Snapshot(values=values, time=5, positions=held)
-    assert wire.decode_snapshot(wire.encode_snapshot(snapshot)) == snapshot
+    payload = wire.encode_snapshot(values, time=5, positions=held)
+    assert wire.decode_snapshot(payload) == Snapshot(values=values, time=5, positions=held)
 
 
 def test_presence_ack_resubscribe_and_backlog_survive_the_wire() -> None:
@@ -114,11 +115,11 @@ def test_a_change_that_breaks_the_envelope_is_refused(payload: bytes) -> None:
     ],
 )
 def test_a_value_of_the_wrong_type_or_sender_is_refused_alone(values: dict[str, Any], refused: str) -> None:
-    admitted = wire.admit(WORKER_INFO, Owner.HARDWARE, values | {"diskR": 5})
+    admitted = admission(WORKER_INFO, Owner.HARDWARE).admit(values | {"diskR": 5})
     assert admitted.values == {"diskR": 5}
     assert [reason.split(":")[0] for reason in admitted.refused] == [refused]
 
 
 def test_a_field_of_a_newer_agent_is_admitted_and_named() -> None:
-    admitted = wire.admit(WORKER_INFO, Owner.HARDWARE, {"fanSpeed": 900})
+    admitted = admission(WORKER_INFO, Owner.HARDWARE).admit({"fanSpeed": 900})
     assert (admitted.values, admitted.unknown, admitted.refused) == ({"fanSpeed": 900}, ("fanSpeed",), ())
