@@ -52,15 +52,16 @@ class Follower:
         follower.beyond, follower.fulls = [(first, last) for first, last in beyond], dict(fulls)
         return follower
 
-    def is_next(self, position: Position) -> bool:
-        """Whether a message is the next of a log without a hole, as most are: then only `position` moves."""
-        return position.epoch == self.epoch and position.seq - 1 == self.position and not self.beyond
+    def step(self, position: Position) -> bool:
+        """Take in the next message of a log without a hole, as most are. Any other is left to `arrive`."""
+        epoch, seq = position
+        if seq - 1 != self.position or epoch != self.epoch or self.beyond:
+            return False
+        self.position = seq
+        return True
 
     def arrive(self, position: Position) -> Arrival:
         """Take in the position of a message. A higher epoch begins a new log."""
-        if self.is_next(position):
-            self.position = position.seq
-            return Arrival.NEW
         if position.epoch < self.epoch:
             return Arrival.OLD_LOG
         if position.epoch > self.epoch:

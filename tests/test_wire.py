@@ -25,6 +25,10 @@ _NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9]{0,10}", fullmatch=True)
 _VALUES = st.dictionaries(_NAMES, _JSON, max_size=5)
 
 
+def _joined(parts: tuple[dict[str, Any], dict[str, Any]]) -> bytes:
+    return orjson.dumps(parts[0] | parts[1])
+
+
 @given(_SEQ, _SEQ, st.one_of(st.none(), st.integers(0, 2**50)), _VALUES, st.lists(_NAMES, unique=True))
 def test_a_change_survives_the_wire(epoch: int, seq: int, prev: int | None, values: Any, gone: list[str]) -> None:
     change = Change(epoch=epoch, seq=seq, time=5, prev=prev, full=prev is None, values=values, gone=tuple(gone))
@@ -35,6 +39,63 @@ def test_a_change_reads_as_the_protocol_shows_it() -> None:
     change = Change(epoch=1763900000000, seq=1841, prev=1840, time=1763900123456, values={"cpuLoad": 37.5, "diskW": 0})
     shown = b'{"_epoch":1763900000000,"_seq":1841,"_time":1763900123456,"cpuLoad":37.5,"diskW":0}'
     assert wire.encode_change(change) == shown
+
+
+def _decoded_plainly(payload: bytes) -> Change | None:
+    """What a payload says by the statements of the protocol, one after another; None where it breaks one."""
+    try:
+        message = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(message, dict) or len(payload) > wire.LARGEST_PAYLOAD:
+        return None
+    limits = {"_epoch": (1, 2**53 - 1), "_seq": (1, 2**53 - 1), "_time": (0, 221_845_392_000_000)}
+    numbers = [(message.get(name), least, most) for name, (least, most) in limits.items()]
+    flags = [message.get(name, False) for name in ("_full", "_first")]
+    if not (
+        all(type(number) is int and least <= number <= most for number, least, most in numbers)
+        and all(isinstance(flag, bool) for flag in flags)
+    ):
+        return None
+    full, prev = message.get("_full", False), message.get("_prev", message["_seq"] - 1)
+    if not full and (type(prev) is not int or not 0 <= prev < 2**53):
+        return None
+    gone = message.get("_gone", [])
+    if not isinstance(gone, list) or not all(isinstance(name, str) for name in gone):
+        return None
+    return Change(
+        epoch=message["_epoch"],
+        seq=message["_seq"],
+        time=message["_time"],
+        prev=None if full else prev,
+        full=full,
+        first=message.get("_first", False),
+        values={name: value for name, value in message.items() if not name.startswith("_")},
+        gone=tuple(gone),
+    )
+
+
+_NEARLY = st.one_of(_JSON, st.none(), st.integers(-1, 3), st.integers(2**53 - 1, 2**64 - 1), st.booleans())
+_ENVELOPES = st.fixed_dictionaries(
+    {"_epoch": st.one_of(_SEQ, _NEARLY), "_seq": st.one_of(_SEQ, _NEARLY), "_time": st.one_of(_SEQ, _NEARLY)},
+    optional={
+        "_prev": _NEARLY,
+        "_full": st.one_of(st.booleans(), _NEARLY),
+        "_first": st.one_of(st.booleans(), _NEARLY),
+        "_gone": st.one_of(st.lists(_NAMES), _NEARLY),
+        "_later": _JSON,
+        "": _JSON,
+    },
+)
+
+
+@given(st.one_of(st.binary(), _JSON.map(orjson.dumps), st.tuples(_ENVELOPES, _VALUES).map(_joined)))
+def test_a_change_is_what_the_statements_of_the_protocol_say(payload: bytes) -> None:
+    try:
+        decoded = wire.decode_change(payload)
+    except WireError:
+        decoded = None
+    assert decoded == _decoded_plainly(payload)
 
 
 @given(_VALUES, st.dictionaries(st.sampled_from(["hardware", "tasks"]), st.tuples(_SEQ, _SEQ)))

@@ -132,8 +132,7 @@ class AgentRecord:
 
     def moved(self) -> None:
         """Its position moved on, and is to be acknowledged in its time."""
-        if self.ack_due < self.due:
-            self.due = self.ack_due
+        self.due = min(self.due, self.ack_due)
 
     def rest(self, intervals: Intervals) -> None:
         """All that is due was done: until when there is nothing more to do."""

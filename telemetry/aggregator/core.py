@@ -24,7 +24,6 @@ from telemetry.wire import (
     Change,
     Digests,
     Outgoing,
-    Position,
     decode_backlog,
     decode_change,
     decode_presence,
@@ -79,12 +78,14 @@ class Incoming:
 class _Feed:
     """All that a topic of changes stands for, found once: who states what, in whose log, of which record."""
 
-    __slots__ = ("admission", "agent", "owner", "part", "record", "topic")
+    __slots__ = ("admission", "agent", "owner", "part", "record", "stated_in", "topic")
 
     def __init__(self, topic: str, owner: Owner, agent: AgentRecord, record: MirroredRecord) -> None:
         self.topic, self.owner, self.agent, self.record = topic, owner, agent, record
         self.admission = admission(record.key.record, owner)
         self.part = record.part(owner)
+        # The log whose `topics` are known to have this one.
+        self.stated_in: Follower | None = None
 
 
 class Core:
@@ -104,8 +105,9 @@ class Core:
         self._feeds: dict[str, _Feed] = {}
         self._now, self._time = now, time
         self._batch = Batch()
-        self._moved: set[AgentKey] = set()
-        self._dirty_records: set[RecordKey] = set()
+        self._moved: set[AgentRecord] = set()
+        self._dirty_records: set[MirroredRecord] = set()
+        self._forgotten: set[RecordKey] = set()
         self._dirty_agents: set[AgentKey] = set()
         self._outgoing: list[Outgoing] = []
         self._snapshots = SnapshotSchedule(spacing=intervals.snapshot, refresh=intervals.refresh)
@@ -195,17 +197,19 @@ class Core:
 
     def take_batch(self) -> Batch:
         """What has to be stored since the last call."""
-        for key in self._dirty_records:
-            record = self._records.get(key)
-            self._batch.records[key] = record.stored() if record else None
+        self._batch.records.update(dict.fromkeys(self._forgotten))
+        for record in self._dirty_records:
+            if self._records.get(record.key) is record:
+                self._batch.records[record.key] = record.stored()
         for agent_key in self._dirty_agents:
             agent = self._agents.get(agent_key)
             self._batch.agents[agent_key] = agent.stored() if agent else None
-        for agent_key in self._moved - self._dirty_agents:
-            agent = self._agents[agent_key]
-            assert agent.follower.position is not None
-            self._batch.moved[agent_key] = Moved(agent.follower.position, agent.heard_time)
+        for moved in self._moved:
+            position = moved.logs.present.position
+            if moved.key not in self._batch.agents and position is not None:
+                self._batch.moved[moved.key] = Moved(position, moved.heard_time)
         batch, self._batch = self._batch, Batch()
+        self._forgotten.clear()
         self._dirty_records.clear()
         self._dirty_agents.clear()
         self._moved.clear()
@@ -230,34 +234,32 @@ class Core:
         if follower is None:
             self._answer_old_log(agent)
             return False
-        is_next = follower.is_next(position)
-        is_repeated = is_next and change.full and not change.first and follower.is_whole(feed.topic)
-        if follower.arrive(position) is not Arrival.NEW:
+        is_next = follower.step(position)
+        if not is_next and follower.arrive(position) is not Arrival.NEW:
             self.counts["duplicates"] += 1
             return False
         admitted = feed.admission.admit(change.values)
         if admitted.refused or admitted.unknown:
             self._tell(feed, admitted, payload)
         if admitted.values or change.gone:
-            self._keep(feed, change, position, admitted)
+            self.counts["changes"] += 1
+            row = HistoryRow(
+                feed.record.key, feed.owner, position, change.time, self._time, change.full,
+                admitted.values, change.gone,
+            )  # fmt: skip
+            self._batch.history.append(row)
         if follower is not agent.logs.present:
             self._altered(agent)
             return True
-        if is_next and not change.full and feed.topic in agent.topics:
-            self._moved.add(agent.key)
+        if is_next and change.full and not change.first and follower.is_whole(feed.topic):
+            self._compare(feed, admitted)
+        if is_next and not change.full and feed.stated_in is follower:
+            self._moved.add(agent)
             agent.moved()
         else:
-            self._follow(agent, feed.topic, change)
-        self._mirror(feed, change, admitted, is_repeated=is_repeated)
+            self._follow(feed, change)
+        self._mirror(feed, change, admitted)
         return True
-
-    def _keep(self, feed: _Feed, change: Change, position: Position, admitted: Admitted) -> None:
-        """Put what a message says into the history."""
-        self.counts["changes"] += 1
-        row = HistoryRow(
-            feed.record.key, feed.owner, position, change.time, self._time, change.full, admitted.values, change.gone
-        )
-        self._batch.history.append(row)
 
     def _log_of(self, agent: AgentRecord, epoch: int) -> Follower | None:
         """The log that is followed under an epoch; None for one that is behind the known one."""
@@ -270,33 +272,36 @@ class Core:
             agent.topics.clear()
         return agent.logs.of(epoch)
 
-    def _follow(self, agent: AgentRecord, topic: str, change: Change) -> None:
+    def _follow(self, feed: _Feed, change: Change) -> None:
         """Note more of an agent's log than that it went on."""
+        agent = feed.agent
         self._altered(agent)
-        agent.topics.add(topic)
         if change.full:
-            agent.follower.stand_full(topic, change.position)
-            if not change.values:
-                # It states nothing there any more: nothing has to be asked for until it does.
-                agent.topics.discard(topic)
+            agent.follower.stand_full(feed.topic, change.position)
+        if change.full and not change.values:
+            # It states nothing there any more: nothing has to be asked for until it does.
+            agent.topics.discard(feed.topic)
+            feed.stated_in = None
+        else:
+            agent.topics.add(feed.topic)
+            feed.stated_in = agent.follower
 
     def _altered(self, agent: AgentRecord) -> None:
         self._dirty_agents.add(agent.key)
         agent.wake()
 
-    def _mirror(self, feed: _Feed, change: Change, admitted: Admitted, *, is_repeated: bool) -> None:
+    def _mirror(self, feed: _Feed, change: Change, admitted: Admitted) -> None:
         record = feed.record
         if feed.topic not in self._feeds:
             self._feeds[feed.topic] = feed
             self._records[record.key] = record
             self._mirror_net_state(record)
-        if is_repeated:
-            self._compare(feed, admitted)
         altered = record.apply(feed.part, change, admitted.values)
-        if altered or change.full:
+        if (altered or change.full) and not record.is_awaited:
+            record.is_awaited = True
             self._snapshots.changed(record.key, self._now)
         if admitted.values or change.gone:
-            self._dirty_records.add(record.key)
+            self._dirty_records.add(record)
 
     def _compare(self, feed: _Feed, admitted: Admitted) -> None:
         """Hold a full report, which says nothing new, against the mirror: where they differ, one of us has a defect."""
@@ -342,13 +347,20 @@ class Core:
             missing = f"{follower.lost - lost} messages lost"
             self._batch.events.append(EventRow(self._time, agent.key, "missing", missing))
         for topic in agent.topics:
-            stated = self._topics.parse(topic)
-            if stated is not None and stated.record in self._records:
-                self._snapshots.changed(stated.record, self._now)
+            stated = self._stated(topic)
+            if stated in self._records:
+                self._snapshots.changed(stated, self._now)
         if batch.messages or agent.acknowledged is None or agent.acknowledged.position.epoch != agent.follower.epoch:
             # The next batch waits for it; what was a duplicate is acknowledged again.
             agent.acknowledged, agent.ack_due = None, self._now
             self._hurried.add(agent.key)
+
+    def _stated(self, topic: str) -> RecordKey | None:
+        """The record that a topic is about."""
+        if (feed := self._feeds.get(topic)) is not None:
+            return feed.record.key
+        address = self._topics.parse(topic)
+        return None if address is None else address.record
 
     def _late(self, agent: AgentRecord, topic: str, payload: bytes) -> None:
         address = self._topics.parse(topic)
@@ -364,10 +376,9 @@ class Core:
     def _forget(self, key: RecordKey, agent_key: AgentKey) -> None:
         """An empty presence: an operator cleared it, and wants the record and its agent to be gone."""
         known = self._agents.pop(agent_key, None) is not None
-        self._moved.discard(agent_key)
         if self._records.pop(key, None) is not None:
             known = True
-            self._dirty_records.add(key)
+            self._forgotten.add(key)
             self._snapshots.forget(key)
             for owner in key.record.senders:
                 if (sender := self._agents.get(sender_of(key, owner))) is not None:
@@ -428,7 +439,7 @@ class Core:
         self._batch.events.append(EventRow(self._time, agent.key, state.value, ""))
         record = self._records.get(agent.key.record)
         if record is not None and self._mirror_net_state(record):
-            self._dirty_records.add(record.key)
+            self._dirty_records.add(record)
             self._snapshots.changed(record.key, self._now)
 
     def _mirror_net_state(self, record: MirroredRecord) -> bool:
@@ -461,12 +472,17 @@ class Core:
 
     def _publish_snapshot(self, key: RecordKey, now: float) -> None:
         record = self._records.get(key)
-        if record is None or not record.has_fields:
+        if record is None:
+            return
+        record.is_awaited = False
+        if not record.has_fields:
             return
         for owner in key.record.senders:
-            agent = self._agents.get(sender_of(key, owner))
+            topic = self._topics.change(key, owner)
+            feed = self._feeds.get(topic)
+            agent = feed.agent if feed is not None else self._agents.get(sender_of(key, owner))
             if agent is not None:
-                record.make_whole(owner, agent.follower.whole_position(self._topics.change(key, owner)))
+                record.make_whole(owner, agent.follower.whole_position(topic))
         self.counts["snapshots"] += 1
         self._outgoing.append(Outgoing(topic=self._topics.snapshot(key), payload=record.snapshot(), retain=True))
         self._snapshots.published(key, now)

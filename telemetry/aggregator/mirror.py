@@ -19,12 +19,13 @@ MOST_UNKNOWN = 64
 
 
 class MirroredRecord:
-    """One record as the aggregator holds it."""
+    """One record as the aggregator holds it. `is_awaited`: it has changed since its last snapshot."""
 
-    __slots__ = ("_layout", "_row", "_state", "_stored_time", "key")
+    __slots__ = ("_layout", "_row", "_state", "_stored_time", "is_awaited", "key")
 
     def __init__(self, key: RecordKey, stored: RecordRow | None = None) -> None:
         self.key = key
+        self.is_awaited = False
         self._layout = layout(key.record)
         self._row: list[SqlValue]
         if stored is None:
