@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.fields import Owner, Value
-from telemetry.records import WORKER_INFO
 from telemetry.topics import RecordKey
 from telemetry.wire import Change, Position, decode_snapshot
 
@@ -53,8 +52,8 @@ class _Plain:
 
 
 def _shown(record: MirroredRecord) -> dict[str, Value]:
-    for owner in WORKER_INFO.senders:
-        record.make_whole(owner, Position(7, 1))
+    for part in record.parts:
+        part.whole = Position(7, 1)
     values = decode_snapshot(record.snapshot()).values
     return {name: value for name, value in values.items() if name not in {"minerId", "hostName"}}
 

@@ -297,8 +297,7 @@ class Core:
             self._records[record.key] = record
             self._mirror_net_state(record)
         altered = record.apply(feed.part, change, admitted.values)
-        if (altered or change.full) and not record.is_awaited:
-            record.is_awaited = True
+        if altered or change.full:
             self._snapshots.changed(record.key, self._now)
         if admitted.values or change.gone:
             self._dirty_records.add(record)
@@ -472,17 +471,14 @@ class Core:
 
     def _publish_snapshot(self, key: RecordKey, now: float) -> None:
         record = self._records.get(key)
-        if record is None:
+        if record is None or not record.has_fields:
             return
-        record.is_awaited = False
-        if not record.has_fields:
-            return
-        for owner in key.record.senders:
-            topic = self._topics.change(key, owner)
+        for part in record.parts:
+            topic = self._topics.change(key, part.owner)
             feed = self._feeds.get(topic)
-            agent = feed.agent if feed is not None else self._agents.get(sender_of(key, owner))
+            agent = feed.agent if feed is not None else self._agents.get(sender_of(key, part.owner))
             if agent is not None:
-                record.make_whole(owner, agent.follower.whole_position(topic))
+                part.whole = agent.follower.whole_position(topic) or part.whole
         self.counts["snapshots"] += 1
         self._outgoing.append(Outgoing(topic=self._topics.snapshot(key), payload=record.snapshot(), retain=True))
         self._snapshots.published(key, now)

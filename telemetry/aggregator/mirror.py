@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import orjson
 
 from telemetry.fields import Owner, Value
-from telemetry.render.sql import SqlValue, from_sql, to_sql
+from telemetry.render.sql import SqlValue, columns, from_sql, to_sql
 from telemetry.stores import Held, RecordRow
 from telemetry.stores.state import Part, State, decode_state, layout
 from telemetry.topics import RecordKey
@@ -19,23 +19,26 @@ MOST_UNKNOWN = 64
 
 
 class MirroredRecord:
-    """One record as the aggregator holds it. `is_awaited`: it has changed since its last snapshot."""
+    """One record as the aggregator holds it."""
 
-    __slots__ = ("_layout", "_row", "_state", "_stored_time", "is_awaited", "key")
+    __slots__ = ("_layout", "_row", "_state", "_stored_time", "key")
 
     def __init__(self, key: RecordKey, stored: RecordRow | None = None) -> None:
         self.key = key
-        self.is_awaited = False
         self._layout = layout(key.record)
-        self._row: list[SqlValue]
         if stored is None:
-            self._row = [key.fields.get(name) for name in self._layout.names]
+            self._row: list[SqlValue] = [key.fields.get(name) for name in columns(key.record)]
             self._state = State.of_new(key.record)
             self._stored_time = 0
         else:
-            *self._row, time, state = stored
-            self._state = decode_state(key.record, str(state), {self._layout.number: self._layout.names})
-            self._stored_time = int(time or 0)
+            self._row = list(stored)
+            self._state = decode_state(key.record, str(stored[-1]), {self._layout.number: self._layout.names})
+            self._stored_time = int(stored[-2] or 0)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is held of each sender. Up to where it is `whole`, is for the one who follows its log to say."""
+        return self._state.parts
 
     def part(self, owner: Owner) -> Part:
         """What is held of a sender."""
@@ -77,16 +80,11 @@ class MirroredRecord:
         before, self._row[column] = self._row[column], value
         return before != value
 
-    def make_whole(self, owner: Owner, position: Position | None) -> None:
-        """Note up to where a sender's part is whole; without a position the last one stands."""
-        if position is not None:
-            self.part(owner).whole = position
-
     def snapshot(self) -> bytes:
         """The record for subscribers. A sender that was never whole is left out with its fields."""
         names = self._layout.names
         values: dict[str, Value | orjson.Fragment]
-        values = {name: value for name, value in zip(names, self._row, strict=True) if value is not None}
+        values = {name: value for name, value in zip(names, self._row, strict=False) if value is not None}
         for name in self._layout.lists:
             if name in values:
                 values[name] = orjson.Fragment(str(values[name]))
@@ -126,7 +124,8 @@ class MirroredRecord:
 
     def stored(self) -> RecordRow:
         """The record for the store."""
-        return (*self._row, self.time, self._state.encoded(self._layout))
+        self._row[-2:] = self.time, self._state.encoded(self._layout)
+        return tuple(self._row)
 
     def _begins(self, part: Part, epoch: int) -> bool:
         """Whether a message of another log than the present one begins a new one: all that is held is older then."""

@@ -40,7 +40,7 @@ class RecordTable:
 
     def write(self, rows: Mapping[RecordKey, RecordRow | None]) -> None:
         """Write records, or with None forget them."""
-        changed = []
+        changed: list[tuple[int, RecordRow]] = []
         for key, row in rows.items():
             rowid = self._ids.get(key)
             if row is None:
@@ -50,9 +50,9 @@ class RecordTable:
             elif rowid is None:
                 self._ids[key] = _inserted(self._connection, self._insert, row)
             else:
-                changed.append((rowid, *row))
+                changed.append((rowid, row))
         changed.sort()
-        self._connection.executemany(self._update, changed)
+        self._connection.executemany(self._update, ((rowid, *row) for rowid, row in changed))
 
 
 class AgentTables:

@@ -12,7 +12,6 @@ from zlib import crc32
 import orjson
 
 from telemetry.fields import Owner, Record, Scalar, Value
-from telemetry.render.sql import TIME_COLUMN, columns
 from telemetry.stores import Held
 from telemetry.wire import Position
 
@@ -32,7 +31,6 @@ class Layout:
             for owner in Owner
         }
         self.lists = tuple(field.name for field in record.fields if not isinstance(field.type, Scalar))
-        self.time_at = list(columns(record)).index(TIME_COLUMN)
 
 
 @cache
