@@ -42,11 +42,11 @@ class Committed:
     @property
     def messages(self) -> int:
         """The messages of all logs."""
-        return _one(self._connection, "SELECT coalesce(sum(position), 0) FROM agents")
+        return _one(self._connection, "SELECT coalesce(sum(position), 0) FROM positions")
 
     def positions(self, agents: Sequence[AgentKey]) -> Mapping[AgentKey, int]:
         """Those of some agents."""
-        query = "SELECT position FROM agents WHERE minerId = ? AND agent = ?"
+        query = "SELECT position FROM agents JOIN positions USING (id) WHERE minerId = ? AND agent = ?"
         found = {key: self._connection.execute(query, key).fetchone() for key in agents}
         return {key: row[0] for key, row in found.items() if row and row[0] is not None}
 
@@ -109,7 +109,7 @@ def _gather(path: Path) -> None:
 def own_ceiling(path: Path, copy: Path, most: int) -> float:
     """Messages a second that SQLite itself takes: the same rows in as large batches, without making them.
 
-    Of each batch: its rows of the history, and once for each host of it the rows of the mirror and of the agent.
+    Of each batch: its rows of the history, and once for each host of it the row of the mirror and the position.
     """
     with contextlib.closing(_opened(path)) as connection:
         tables = [
@@ -123,9 +123,10 @@ def own_ceiling(path: Path, copy: Path, most: int) -> float:
         stream = names.index("stream")
         hosts_of = dict(_rows(connection, "SELECT id, hostName FROM streams"))
         mirror = {row[1]: row for row in _rows(connection, "SELECT * FROM workerInfo")}
-        agents = {row[1]: row for row in _rows(connection, "SELECT * FROM agents")}
+        query = "SELECT agent, positions.* FROM positions JOIN agents USING (id)"
+        positions = {agent: row for agent, *row in _rows(connection, query)}
     batches = [
-        (rows, [mirror[name] for name in hosts], [agents[name] for name in hosts])
+        (rows, [mirror[name] for name in hosts], [positions[name] for name in hosts])
         for rows in (history[start : start + _BATCH] for start in range(0, len(history), _BATCH))
         for hosts in [list(dict.fromkeys(hosts_of[row[stream]] for row in rows))]
     ]
@@ -138,7 +139,7 @@ def own_ceiling(path: Path, copy: Path, most: int) -> float:
         for rows, records, logs in batches:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(_insert("workerInfo", records), records)
-            connection.executemany(_insert("agents", logs), logs)
+            connection.executemany(_insert("positions", logs), logs)
             connection.executemany(_insert("history", rows), rows)
             connection.execute("COMMIT")
         return len(history) / (time.perf_counter() - began)

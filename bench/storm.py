@@ -13,6 +13,7 @@ from bench.programs import Program
 from bench.subjects import Stage, start_broker
 from bench.table import number
 from bench.usage import cost, read_memory, read_usage
+from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.config import Intervals
 from telemetry.errors import TelemetryError
 from telemetry.fields import Owner
@@ -119,13 +120,11 @@ def _differing(swarm: Swarm, database: Path) -> int:
     wrong = 0
     for agent in swarm.agents:
         stored = records.get(agent.key.record)
-        held = {} if stored is None else stored.fields
-        mirrored = {
-            name: one.value for name, one in held.items() if one.owner is Owner.HARDWARE and one.value is not None
-        }
+        mirrored = MirroredRecord(agent.key.record, stored)
+        held = {name: one.value for name, one in mirrored.held(Owner.HARDWARE).items() if one.value is not None}
         told, record = agent.publisher.own.values.taken, agent.key.record.record
-        online = held["netState"].value if "netState" in held else None
-        wrong += digest(record, mirrored) != digest(record, told) or online != "online"
+        state = mirrored.held(Owner.AGGREGATOR).get("netState")
+        wrong += digest(record, held) != digest(record, told) or state is None or state.value != "online"
     return wrong
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 
+from telemetry.admission import admission, admit_snapshot
 from telemetry.errors import WireError
 from telemetry.fields import Value
 from telemetry.follow import RecordCopy
@@ -23,8 +24,6 @@ from telemetry.topics import Address, Channel, RecordKey, Topics
 from telemetry.wire import (
     Outgoing,
     PresenceState,
-    admit,
-    admit_snapshot,
     decode_change,
     decode_presence,
     decode_snapshot,
@@ -182,8 +181,8 @@ class Fleet:
             return copy.apply_snapshot(replace(snapshot, values=admit_snapshot(address.record.record, snapshot.values)))
         assert address.owner is not None
         change = decode_change(payload)
-        admitted = admit(address.record.record, address.owner, change.values)
-        return copy.apply_change(address.owner, replace(change, values=admitted.values))
+        admitted = admission(address.record.record, address.owner).admit(change.values)
+        return copy.apply_change(address.owner, change._replace(values=admitted.values))
 
     def _forget(self, key: RecordKey) -> list[Update]:
         self._asks.pop(key, None)

@@ -110,9 +110,9 @@ class Field:
     deadband: Deadband = EXACT
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """A kind of record: its name, and its fields in the order in which they are shown."""
+    """A kind of record: its name, and its fields in the order in which they are shown. Two are the same if one is."""
 
     name: str
     fields: tuple[Field, ...]
@@ -157,8 +157,13 @@ def _fits_scalar(declared: Scalar, value: object) -> bool:
     if isinstance(value, bool):
         return declared is Scalar.BOOLEAN
     if isinstance(value, int):
-        return declared in {Scalar.INTEGER, Scalar.NUMBER} and -_INTEGER_LIMIT <= value < _INTEGER_LIMIT
+        return declared in {Scalar.INTEGER, Scalar.NUMBER} and fits_integer(value)
     return declared is Scalar.NUMBER and isinstance(value, float)
+
+
+def fits_integer(value: int) -> bool:
+    """Whether every reader of the record can hold an integer."""
+    return -_INTEGER_LIMIT <= value < _INTEGER_LIMIT
 
 
 def _fits_object(declared: ObjectList, value: object) -> bool:

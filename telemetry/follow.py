@@ -31,6 +31,8 @@ class Follower:
     `floor`, the last of them, makes a record whole again.
     """
 
+    __slots__ = ("beyond", "epoch", "floor", "fulls", "lost", "position")
+
     def __init__(self, epoch: int = 0) -> None:
         self.epoch = epoch
         self.position: int | None = None
@@ -49,6 +51,14 @@ class Follower:
         follower.position, follower.lost, follower.floor = position, lost, floor
         follower.beyond, follower.fulls = [(first, last) for first, last in beyond], dict(fulls)
         return follower
+
+    def step(self, position: Position) -> bool:
+        """Take in the next message of a log without a hole, as most are. Any other is left to `arrive`."""
+        epoch, seq = position
+        if seq - 1 != self.position or epoch != self.epoch or self.beyond:
+            return False
+        self.position = seq
+        return True
 
     def arrive(self, position: Position) -> Arrival:
         """Take in the position of a message. A higher epoch begins a new log."""
@@ -141,6 +151,8 @@ class Follower:
 
 class Logs:
     """What is held of all the logs of one agent: the present one, and those that it gave up but may still send from."""
+
+    __slots__ = ("former", "present")
 
     MOST_FORMER = 4
 

@@ -6,6 +6,7 @@ A host's level of a topic is its name, percent-encoded where the name of a worke
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -234,6 +235,7 @@ def is_worker_host(text: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=2**15)
 def host_level(name: str) -> str:
     """A host's level of a topic: its name, percent-encoded as UTF-8 (RFC 3986) but for A-Z a-z 0-9 . _ -
 

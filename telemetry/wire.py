@@ -3,24 +3,25 @@
 Flat JSON; keys that begin with `_` are reserved, and unknown ones are ignored so that a newer version may add some.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 
 from telemetry.errors import WireError
-from telemetry.fields import Owner, Record, Scalar, Value, fits, has_no_null
+from telemetry.fields import Record, Scalar, Value, has_no_null
 
 LARGEST_PAYLOAD = 262_144
 """Bytes; the broker's message_size_limit."""
 
 _LARGEST_NUMBER = 2**53
 _LATEST_TIME = 221_845_392_000_000  # the year 9000, which every calendar still knows
-_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_FIRST_CHARACTER = itemgetter(slice(1))
 
 
 class Position(NamedTuple):
@@ -30,8 +31,7 @@ class Position(NamedTuple):
     seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(NamedTuple):
     """What changed in one part of a record: absolute values, and the names of those that cannot be read any more.
 
     `prev` is the seq of the agent's previous message on the topic, None in a full report. `first`: it is the first
@@ -44,7 +44,7 @@ class Change:
     prev: int | None
     full: bool = False
     first: bool = False
-    values: Mapping[str, Value] = field(default_factory=dict)
+    values: Mapping[str, Value] = MappingProxyType({})
     gone: tuple[str, ...] = ()
 
     @property
@@ -152,67 +152,29 @@ def encode_change(change: Change) -> bytes:
 def decode_change(payload: bytes) -> Change:
     """A change, its values not yet held against the declaration: see `admit`."""
     message = _object(payload)
-    seq = _number(message, "_seq", least=1)
-    full, first = _flag(message, "_full"), _flag(message, "_first")
-    return Change(
-        epoch=_number(message, "_epoch", least=1),
-        seq=seq,
-        time=_time(message, "_time"),
-        prev=None if full else (_number(message, "_prev") if "_prev" in message else seq - 1),
-        full=full,
-        first=first,
-        values={name: value for name, value in message.items() if not name.startswith("_")},
-        gone=tuple(_names(message, "_gone")) if "_gone" in message else (),
-    )
+    epoch, seq, time = message.pop("_epoch", None), message.pop("_seq", None), message.pop("_time", None)
+    if seq.__class__ is not int or not 1 <= seq < _LARGEST_NUMBER:
+        raise WireError("_seq: expected an integer of 1 or more")
+    if epoch.__class__ is not int or not 1 <= epoch < _LARGEST_NUMBER:
+        raise WireError("_epoch: expected an integer of 1 or more")
+    if time.__class__ is not int or not 0 <= time <= _LATEST_TIME:
+        raise WireError("_time: expected Unix milliseconds, before the year 9000")
+    # Most messages have no other reserved key; that is seen without a look at each name in Python.
+    if "_" not in map(_FIRST_CHARACTER, message):
+        return Change(epoch, seq, time, seq - 1, False, False, message)
+    full = _flag(message, "_full")
+    prev = None if full else (_number(message, "_prev") if "_prev" in message else seq - 1)
+    gone = tuple(_names(message, "_gone")) if "_gone" in message else ()
+    values = {name: value for name, value in message.items() if not name.startswith("_")}
+    return Change(epoch, seq, time, prev, full, _flag(message, "_first"), values, gone)
 
 
-def admit_snapshot(record: Record, values: Mapping[str, Any]) -> dict[str, Value]:
-    """The values of a snapshot that are of the declared type, and those of fields that are not declared."""
-    return {
-        name: value
-        for name, value in values.items()
-        if (fits(record.by_name[name].type, value) if name in record.by_name else _FIELD_NAME.fullmatch(name))
-    }
-
-
-class Admitted(NamedTuple):
-    """The values of a message that may enter the record, those among them not declared, and what was refused."""
-
-    values: dict[str, Value]
-    unknown: tuple[str, ...]
-    refused: tuple[str, ...]
-
-
-def admit(record: Record, owner: Owner, values: Mapping[str, Any]) -> Admitted:
-    """Hold a sender's values against the declaration: type, and who owns the field."""
-    admitted: dict[str, Value] = {}
-    unknown, refused = [], []
-    for name, value in values.items():
-        declared = record.by_name.get(name)
-        if declared is None:
-            if _FIELD_NAME.fullmatch(name) and has_no_null(value):
-                unknown.append(name)
-                admitted[name] = value
-            else:
-                refused.append(f"{name[:64]}: no name or value of a field")
-        elif declared.owner is not owner:
-            refused.append(f"{name}: {declared.owner.value} states it, not {owner.value}")
-        elif not fits(declared.type, value):
-            refused.append(f"{name}: not of the declared type")
-        else:
-            admitted[name] = value
-    return Admitted(admitted, tuple(unknown), tuple(refused))
-
-
-def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """The retained message of a full record."""
-    return orjson.dumps(flat_snapshot(snapshot))
-
-
-def flat_snapshot(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as the flat object that travels."""
-    positions = {sender: list(position) for sender, position in snapshot.positions.items()}
-    return dict(snapshot.values) | {"_time": snapshot.time, "_positions": positions}
+def encode_snapshot(
+    values: Mapping[str, Value | orjson.Fragment], *, time: int, positions: Mapping[str, tuple[int, int]]
+) -> bytes:
+    """The retained message of a full record; see `Snapshot`. What is JSON already goes in as it is."""
+    # A position may be a named tuple, which orjson does not know.
+    return orjson.dumps({**values, "_time": time, "_positions": {name: [*one] for name, one in positions.items()}})
 
 
 def decode_snapshot(payload: bytes) -> Snapshot:

@@ -26,6 +26,7 @@ from telemetry.wire import (
     encode_resubscribe,
     with_epoch,
 )
+from tests.stored import committed
 
 TOPICS = Topics()
 MINER = "f01234"
@@ -228,9 +229,7 @@ class ModelAggregator:
     def _commit(self) -> None:
         assert self.core is not None
         batch = self.core.take_batch()
-        records = {**self.stored.records, **{key: one for key, one in batch.records.items() if one is not None}}
-        agents = {**self.stored.agents, **{key: one for key, one in batch.agents.items() if one is not None}}
-        self.stored = Stored(records=records, agents=agents)
+        self.stored = committed(self.stored, batch)
         for row in batch.history:
             host = row.record.hostName
             assert host is not None

@@ -1,8 +1,9 @@
 """The aggregator's core without broker, database or clock: what it does with messages and with time."""
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pytest
@@ -31,9 +32,7 @@ from telemetry.wire import (
     encode_presence,
     encode_resubscribe,
 )
-
-if TYPE_CHECKING:
-    from telemetry.stores import StoredAgent, StoredRecord
+from tests.stored import committed
 
 TOPICS = Topics()
 HOST = RecordKey("f01234", "seal01")
@@ -126,15 +125,7 @@ class Bench:
 
     def stored(self) -> Stored:
         """What a store holds after all batches."""
-        records: dict[RecordKey, StoredRecord | None] = {}
-        agents: dict[AgentKey, StoredAgent | None] = {}
-        for batch in self.batches:
-            records |= batch.records
-            agents |= batch.agents
-        return Stored(
-            records={key: one for key, one in records.items() if one is not None},
-            agents={key: one for key, one in agents.items() if one is not None},
-        )
+        return reduce(committed, self.batches, Stored(records={}, agents={}))
 
 
 @pytest.fixture
@@ -356,6 +347,58 @@ def test_an_agent_is_asked_only_when_a_hole_outlasts_the_grace_and_then_ever_lat
     asked = [round(when - began - 0.5) for when in bench.when(TOPICS.request(AGENT))]
     assert asked == [round(GRACE), round(GRACE + FIRST_REPEAT), round(GRACE + 3 * FIRST_REPEAT),
                      round(GRACE + 7 * FIRST_REPEAT)]  # fmt: skip
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("change"), st.integers(1, 8), st.sampled_from([EPOCH - 1, EPOCH, EPOCH + 1]), st.booleans()),
+        st.tuples(st.just("backlog"), st.integers(1, 8), st.sampled_from([EPOCH, EPOCH + 1])),
+        st.tuples(st.just("presence"), st.sampled_from(PresenceState), st.sampled_from(["one", "two"])),
+        st.tuples(st.just("empty"), st.integers(1, 8)),
+        st.tuples(st.just("forget")),
+        st.tuples(st.just("connected")),
+        st.tuples(st.just("let"), st.floats(0.5, 200)),
+    ),
+    max_size=20,
+)
+
+
+def _do(bench: Bench, step: tuple[Any, ...]) -> None:
+    match step:
+        case ("change", seq, epoch, full):
+            bench.change(seq, epoch=epoch, full=full, diskR=seq)
+        case ("backlog", first, epoch):
+            bench.backlog(first, epoch=epoch)
+        case ("presence", state, session):
+            bench.presence(state, session)
+        case ("empty", seq):
+            bench.change(seq, full=True)
+        case ("forget",):
+            bench.receive(TOPICS.presence(HOST), b"")
+        case ("connected",):
+            bench.core.connected(bench.now)
+        case ("let", seconds):
+            bench.let(seconds)
+
+
+class RestlessBench(Bench):
+    """One that looks at every agent in every tick."""
+
+    def settle(self) -> None:
+        for agent in self.core._agents.values():
+            agent.wake()
+        super().settle()
+
+
+@settings(deadline=None, max_examples=60)
+@given(_STEPS)
+def test_an_agent_that_is_not_looked_at_had_nothing_to_do(steps: list[tuple[Any, ...]]) -> None:
+    bench, restless = Bench(), RestlessBench()
+    for step in [*steps, ("let", 100.0)]:
+        _do(bench, step)
+        _do(restless, step)
+    assert bench.published == restless.published
+    assert bench.batches == restless.batches
 
 
 def test_an_agent_whose_hole_closes_by_itself_is_not_asked(bench: Bench) -> None:

@@ -52,6 +52,17 @@ def test_a_message_is_new_once(seqs: list[int]) -> None:
         seen.add(seq)
 
 
+@given(st.lists(st.tuples(st.integers(6, 8), st.integers(1, 12)), max_size=40), st.booleans())
+def test_a_step_is_what_an_arrival_is(positions: list[tuple[int, int]], known: bool) -> None:
+    stepping, arriving = Follower(), Follower()
+    for follower in (stepping, arriving) if known else ():
+        follower.begin_at(6, 1)
+    for position in [Position(*one) for one in positions]:
+        expected = arriving.arrive(position)
+        assert (Arrival.NEW if stepping.step(position) else stepping.arrive(position)) is expected
+        assert all(getattr(stepping, name) == getattr(arriving, name) for name in Follower.__slots__)
+
+
 def test_a_log_met_in_the_middle_begins_at_the_batchs_first_with_nothing_lost() -> None:
     follower = Follower()
     for seq in (10, 11, 13):

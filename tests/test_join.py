@@ -18,7 +18,15 @@ from telemetry.fields import Owner, Value
 from telemetry.reports import Numbering
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, RecordKey, Topics, sender_of
-from telemetry.wire import Backlog, Presence, PresenceState, encode_backlog, encode_change, encode_presence
+from telemetry.wire import (
+    Backlog,
+    Presence,
+    PresenceState,
+    decode_snapshot,
+    encode_backlog,
+    encode_change,
+    encode_presence,
+)
 from tests.conftest import StartPart
 from tests.parts import Broker, Listener, wait_for
 
@@ -126,7 +134,7 @@ def _mirror(data: Path) -> dict[RecordKey, dict[str, Value]]:
             stored = reader.records()
     except TelemetryError:
         return {}
-    return {key: dict(MirroredRecord(key, one).snapshot().values) for key, one in stored.items()}
+    return {key: dict(decode_snapshot(MirroredRecord(key, one).snapshot()).values) for key, one in stored.items()}
 
 
 def _copies(fleet: Fleet) -> dict[RecordKey, dict[str, Value]]:

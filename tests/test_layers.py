@@ -14,7 +14,7 @@ LAYERS = (
     {"errors", "units"},
     {"fields"},
     {"records"},
-    {"topics", "wire", "flagged", "render", "config"},
+    {"topics", "wire", "admission", "flagged", "render", "config"},
     {"follow", "spooling", "reports", "publish"},
     {"sources", "mqtt", "stores", "processes", "mosquitto", "simulate", "broker", "schemas"},
     {"agent", "aggregator", "client"},

@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
+from telemetry.admission import Admission
+from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.config import Intervals
 from telemetry.errors import TelemetryError
 from telemetry.fields import Owner
@@ -22,7 +24,7 @@ from telemetry.simulate.light_agent import CHANGED_FIELDS, Course, LightAgent, L
 from telemetry.spooling import MOST_ROWS, MemorySpool, Row
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, Topics
-from telemetry.wire import Outgoing, admit, decode_change, digest, without_epoch
+from telemetry.wire import Outgoing, decode_change, digest, without_epoch
 from tests.conftest import StartPart
 from tests.parts import Broker, Listener, Process, wait_for
 
@@ -55,7 +57,7 @@ def test_a_change_has_five_fields_each_of_which_is_new() -> None:
         assert all(held[name] != value for name, value in change.values.items())
         held |= change.values
         assert held == agent.values
-        admitted = admit(WORKER_INFO, Owner.HARDWARE, change.values)
+        admitted = Admission(WORKER_INFO, Owner.HARDWARE).admit(change.values)
         assert (admitted.values, admitted.unknown, admitted.refused) == (change.values, (), ())
 
 
@@ -179,17 +181,13 @@ class Running:
         with open_reader(self.database) as reader:
             records, agents = reader.records(), reader.agents()
         for agent in self.fleet.agents:
-            record = records[agent.key.record]
-            held = {
-                name: one.value
-                for name, one in record.fields.items()
-                if one.owner is Owner.HARDWARE and one.value is not None
-            }
+            mirrored = MirroredRecord(agent.key.record, records[agent.key.record])
+            held = {n: one.value for n, one in mirrored.held(Owner.HARDWARE).items() if one.value is not None}
             assert digest(WORKER_INFO, held) == digest(WORKER_INFO, agent.values), agent.key
             assert (agents[agent.key].log.position or 0) >= written[agent.key]
             assert agents[agent.key].lost == 0
         assert self.query("SELECT count(*) FROM history WHERE full = 0") == (self.fleet.changes,)
-        distinct = "SELECT count(*) - count(DISTINCT hostName || ' ' || epoch || ' ' || seq) FROM history"
+        distinct = "SELECT count(*) - count(DISTINCT stream || ' ' || epoch || ' ' || seq) FROM history"
         assert self.query(distinct) == (0,)
         assert self.query("SELECT count(*) FROM events WHERE event = 'defect'") == (0,)
         assert self.query("SELECT count(*) FROM rejected") == (0,)

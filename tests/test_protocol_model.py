@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.fields import Owner
 from telemetry.topics import AgentKey, Channel
 from tests.protocol_model import FIELDS, ModelAggregator, World, changes_of
@@ -97,9 +98,8 @@ def _require_converged(world: World) -> None:
         told = dict(agent.publisher.own.values.taken)
         assert told == agent.values
         for aggregator in world.aggregators:
-            record = aggregator.stored.records[agent.key.record]
-            held = {name: one.value for name, one in record.fields.items() if one.owner is Owner.HARDWARE}
-            assert {name: value for name, value in held.items() if value is not None} == told
+            held = MirroredRecord(agent.key.record, aggregator.stored.records[agent.key.record]).held(Owner.HARDWARE)
+            assert {name: one.value for name, one in held.items() if one.value is not None} == told
         for subscriber in world.subscribers:
             copied = subscriber.copies[agent.key.record]
             assert copied.is_whole
@@ -190,8 +190,8 @@ def test_a_day_without_a_broker_is_in_the_history_once_there_is_one(seed: int) -
     world.start_broker()
     world.step(1)
     world.step(1)
-    record = world.aggregators[0].stored.records[agent.key.record]
-    assert record.fields["diskR"].value == 24 * 60 - 1, "what is now is right at once"
+    mirrored = MirroredRecord(agent.key.record, world.aggregators[0].stored.records[agent.key.record])
+    assert mirrored.held(Owner.HARDWARE)["diskR"].value == 24 * 60 - 1, "what is now is right at once"
     world.settle(600)
     assert set(_history(world.aggregators[0], agent.key)) == changes_of(agent.written)
     assert len(changes_of(agent.written)) > 24 * 60

@@ -15,6 +15,7 @@ import sqlite_utils
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.errors import StoreBusyError, StoreError
 from telemetry.fields import Field, ObjectList, Owner, Record, Scalar, ScalarList, ScalarMap, Type
 from telemetry.records import MINER_INFO, WORKER_INFO
@@ -23,20 +24,23 @@ from telemetry.stores import (
     EventRow,
     Held,
     HistoryRow,
+    Moved,
+    RecordRow,
     RejectedRow,
     Store,
     Stored,
     StoredAgent,
     StoredLog,
-    StoredRecord,
     sqlite,
 )
 from telemetry.stores.reading import open_reader
+from telemetry.stores.rows import SCHEMA_VERSION
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import AgentKey, RecordKey
-from telemetry.wire import Position
+from telemetry.wire import Position, decode_snapshot
 from tests.conftest import StartPart
 from tests.parts import Broker, Listener, wait_for
+from tests.stored import committed, row_of
 
 HOST = RecordKey("f01234", "seal01")
 MINER = RecordKey("f01234")
@@ -84,18 +88,21 @@ def _values(declared: Type) -> st.SearchStrategy[Any]:
 _POSITIONS = st.builds(Position, st.integers(1, 2**53 - 1), st.integers(1, 2**53 - 1))
 
 
-def _held(owner: Owner, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Held]:
-    return st.builds(Held, st.one_of(st.none(), values), st.just(owner), _POSITIONS)
-
-
 @st.composite
-def _records(draw: st.DrawFn, record: Record) -> StoredRecord:
-    declared = {field.name: _held(field.owner, _values(field.type)) for field in record.fields}
-    known = draw(st.fixed_dictionaries({}, optional={n: s for n, s in declared.items() if n not in record.keys}))
+def _records(draw: st.DrawFn, key: RecordKey) -> RecordRow:
+    record = key.record
+    declared = {field.name: _values(field.type) for field in record.fields if field.name not in record.keys}
+    senders = st.sampled_from(record.senders)
     names = st.from_regex(r"new[A-Za-z0-9_]{1,8}", fullmatch=True)
-    unknown = draw(st.dictionaries(names, _held(record.senders[0], _JSON), max_size=3))
-    whole = draw(st.dictionaries(st.sampled_from(record.senders), _POSITIONS))
-    return StoredRecord(fields=known | unknown, whole=whole, time=draw(st.integers(0, 2**53)))
+    return row_of(
+        key,
+        draw(st.fixed_dictionaries({}, optional=declared)),
+        seqs=draw(st.dictionaries(st.sampled_from(list(declared)), st.integers(1, 2**53 - 1))),
+        epochs=draw(st.dictionaries(senders, st.integers(1, 2**53 - 1))),
+        whole=draw(st.dictionaries(senders, _POSITIONS)),
+        unknown=draw(st.dictionaries(names, st.builds(Held, _JSON, senders, _POSITIONS), max_size=3)),
+        time=draw(st.integers(0, 2**53)),
+    )
 
 
 _COUNTS = st.integers(0, 2**53)
@@ -119,7 +126,7 @@ _AGENTS = st.builds(
     version=st.text(),
 )
 
-ONE_RECORD = StoredRecord(fields={"diskR": Held(5, Owner.HARDWARE, Position(1, 1))}, whole={}, time=7)
+ONE_RECORD = row_of(HOST, {"diskR": 5}, seqs={"diskR": 1}, epochs={Owner.HARDWARE: 1})
 ONE_LOG = StoredLog(epoch=1, position=1, beyond=[], fulls={}, floor=0, lost=0)
 ONE_AGENT = StoredAgent(
     log=ONE_LOG,
@@ -132,14 +139,25 @@ ONE_AGENT = StoredAgent(
 )
 
 
+_KEYS = [RecordKey("f01234", f"seal{number:02}") for number in range(4)]
+_ROWS = st.tuples(st.sampled_from(_KEYS), st.integers(0, 9), st.booleans()).map(
+    lambda one: (one[0], row_of(one[0], {"diskR": one[1]}) if one[2] else None)
+)
+_KNOWN = st.tuples(st.sampled_from([AgentKey.of(key) for key in _KEYS]), st.one_of(st.none(), _AGENTS))
+_MOVED = st.dictionaries(st.sampled_from([AgentKey.of(key) for key in _KEYS]), st.builds(Moved, _COUNTS, _COUNTS))
+_BATCHES = st.builds(
+    Batch, records=st.lists(_ROWS, max_size=3).map(dict), agents=st.lists(_KNOWN, max_size=3).map(dict), moved=_MOVED
+)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 class TestStore:
     """What the aggregator relies on, whatever the backend."""
 
     @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
-    @given(host=_records(WORKER_INFO), miner=_records(MINER_INFO), agent=_AGENTS)
+    @given(host=_records(HOST), miner=_records(MINER), agent=_AGENTS)
     def test_what_is_committed_is_loaded_equal(
-        self, backend: str, host: StoredRecord, miner: StoredRecord, agent: StoredAgent
+        self, backend: str, host: RecordRow, miner: RecordRow, agent: StoredAgent
     ) -> None:
         with TemporaryDirectory() as directory:
             with closing(BACKENDS[backend](Path(directory))) as store:
@@ -152,7 +170,7 @@ class TestStore:
             assert store.load() == Stored(records={}, agents={})
 
     def test_a_record_is_replaced_as_a_whole(self, backend: str, tmp_path: Path) -> None:
-        newer = replace(ONE_RECORD, fields={"diskW": Held(6, Owner.HARDWARE, Position(1, 2))})
+        newer = row_of(HOST, {"diskW": 6}, seqs={"diskW": 2}, epochs={Owner.HARDWARE: 1})
         with closing(BACKENDS[backend](tmp_path)) as store:
             store.commit(Batch(records={HOST: ONE_RECORD}))
             store.commit(Batch(records={HOST: newer}))
@@ -161,9 +179,10 @@ class TestStore:
     def test_what_is_forgotten_is_gone_and_the_rest_stays(self, backend: str, tmp_path: Path) -> None:
         other = RecordKey("f01234", "seal02")
         with closing(BACKENDS[backend](tmp_path)) as store:
-            store.commit(Batch(records={HOST: ONE_RECORD, other: ONE_RECORD}, agents={AGENT: ONE_AGENT}))
+            stays = row_of(other, {"diskR": 6})
+            store.commit(Batch(records={HOST: ONE_RECORD, other: stays}, agents={AGENT: ONE_AGENT}))
             store.commit(Batch(records={HOST: None}, agents={AGENT: None}))
-            assert store.load() == Stored(records={other: ONE_RECORD}, agents={})
+            assert store.load() == Stored(records={other: stays}, agents={})
 
     def test_a_batch_stands_or_falls_as_a_whole(self, backend: str, tmp_path: Path) -> None:
         # The last row written is one that no store can hold.
@@ -173,8 +192,23 @@ class TestStore:
             with pytest.raises((StoreError, TypeError)):
                 store.commit(Batch(records={HOST: ONE_RECORD}, agents={AGENT: None}, rejected=[broken]))
             assert store.load() == Stored(records={}, agents={AGENT: ONE_AGENT})
-            store.commit(Batch(records={HOST: ONE_RECORD}))
+            store.commit(Batch(records={HOST: ONE_RECORD}, moved={AGENT: Moved(2, 2)}))
             assert store.load().records == {HOST: ONE_RECORD}
+            assert store.load().agents[AGENT].log.position == 2
+
+    @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+    @given(batches=st.lists(_BATCHES, max_size=6))
+    def test_batches_one_after_another_leave_what_they_say(self, backend: str, batches: list[Batch]) -> None:
+        stored = Stored(records={}, agents={})
+        with TemporaryDirectory() as directory, closing(BACKENDS[backend](Path(directory))) as store:
+            for batch in batches:
+                # Only an agent that is there can move.
+                batch.moved = {
+                    key: one for key, one in batch.moved.items() if key in stored.agents.keys() - batch.agents
+                }
+                store.commit(batch)
+                stored = committed(stored, batch)
+            assert store.load() == stored
 
     def test_a_count_that_outgrew_every_column_does_not_stop_it(self, backend: str, tmp_path: Path) -> None:
         with closing(BACKENDS[backend](tmp_path)) as store:
@@ -303,10 +337,79 @@ def test_a_declaration_that_gains_a_field_adds_a_column_to_an_existing_database(
 
 def test_a_value_kept_from_before_its_field_was_declared_is_not_lost(database: Path) -> None:
     held = Held(5, Owner.HARDWARE, Position(1, 1))
-    state = {"held": {"diskW": ["hardware", 1, 1]}, "whole": {}, "unknown": {"diskW": 5}}
-    _query(database, f"UPDATE workerInfo SET diskW = NULL, _state = '{orjson.dumps(state).decode()}'")
+    before = row_of(HOST, {}, epochs={Owner.HARDWARE: 1}, unknown={"diskW": held})
     with _open(database) as store:
-        assert store.load().records[HOST].fields == {"diskW": held}
+        store.commit(Batch(records={HOST: before}))
+        after = store.load().records[HOST]
+    assert MirroredRecord(HOST, after).held(Owner.HARDWARE) == {"diskW": held}
+    assert after == row_of(HOST, {"diskW": 5}, seqs={"diskW": 1}, epochs={Owner.HARDWARE: 1})
+
+
+def test_positions_written_in_another_order_of_fields_are_read_by_name(database: Path) -> None:
+    names = ["hostName", "diskW", "diskR", "gone"]
+    _query(database, f"INSERT INTO layouts VALUES (42, '{' '.join(names)}')")
+    state = {"layout": 42, "seqs": [0, 8, 9, 3], "hardware": [7, 7, 5]}
+    _query(database, f"UPDATE workerInfo SET diskR = 5, diskW = 6, _state = '{orjson.dumps(state).decode()}'")
+    expected = row_of(
+        HOST, {"diskR": 5, "diskW": 6}, seqs={"diskW": 8, "diskR": 9}, epochs={Owner.HARDWARE: 7},
+        whole={Owner.HARDWARE: Position(7, 5)},
+    )  # fmt: skip
+    with open_reader(database) as reader:
+        assert reader.record(HOST) == expected
+    with _open(database) as store:
+        assert store.load().records == {HOST: expected}
+
+
+def test_rows_that_another_process_moved_are_found(database: Path) -> None:
+    keys = [RecordKey("f01234", f"seal{number:02}") for number in range(20)]
+    records: dict[RecordKey, RecordRow | None] = {key: row_of(key, {"diskR": at}) for at, key in enumerate(keys)}
+    with _open(database) as store:
+        store.commit(Batch(records=records))
+        store.commit(Batch(records=dict.fromkeys(keys[:10])))
+        _query(database, "VACUUM")
+        store.commit(Batch(records={keys[15]: row_of(keys[15], {"diskR": 99})}))
+        assert store.load().records == {
+            **{key: records[key] for key in keys[10:]},
+            keys[15]: row_of(keys[15], {"diskR": 99}),
+        }
+
+
+@pytest.fixture
+def first_version(tmp_path: Path) -> Path:
+    """A database as version 1 wrote it."""
+    path = tmp_path / "telemetry.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((Path(__file__).parent / "database_1.sql").read_text())
+    return path
+
+
+def test_a_database_of_version_1_is_read_and_then_made_one_of_today(first_version: Path) -> None:
+    with open_reader(first_version) as reader:
+        records, agents = reader.records(), reader.agents()
+    with _open(first_version) as store:
+        assert store.load() == Stored(records=records, agents=agents)
+    with _open(first_version) as store:
+        assert store.load() == Stored(records=records, agents=agents)
+        store.commit(Batch(moved={AGENT: Moved(9, 90)}))
+        assert (store.load().agents[AGENT].log.position, store.load().agents[AGENT].heard) == (9, 90)
+    assert _query(first_version, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    record = MirroredRecord(HOST, records[HOST])
+    hardware = {name: (one.value, one.position) for name, one in record.held(Owner.HARDWARE).items()}
+    assert hardware == {
+        "diskR": (5, Position(7, 3)),
+        "cpuLoad": (None, Position(7, 2)),
+        "fanSpeed": (900, Position(7, 3)),
+        "netIO": ([{"interface": "eth0", "rx": 1, "tx": 2}], Position(7, 0)),  # of an earlier log
+    }
+    assert {name: one.value for name, one in record.held(Owner.TASKS).items()} == {"taskState": "enabled"}
+    snapshot = decode_snapshot(record.snapshot())
+    assert (snapshot.time, snapshot.positions, snapshot.values["netState"]) == (
+        77,
+        {"hardware": Position(7, 3)},
+        "online",
+    )
+    assert agents[AGENT].log.beyond == [(5, 6)]
+    assert (agents[AGENT].lost, agents[AGENT].heard, agents[AGENT].late) == (3, 70, 4)
 
 
 def test_the_rejected_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from enum import Enum
+from math import inf
 
 from telemetry.config import Intervals
 from telemetry.follow import Follower, Logs
@@ -31,10 +32,19 @@ _STATE_OF = {
     PresenceState.STOPPED: NetState.STOPPED,
     PresenceState.LOST: NetState.LOST,
 }
+_NOT_ASKED = frozenset({NetState.STOPPED, NetState.LOST})
 
 
 class AgentRecord:
-    """One agent as the aggregator sees it. `now` is the monotonic clock in seconds throughout."""
+    """One agent as the aggregator sees it. `now` is the monotonic clock in seconds throughout.
+
+    `due` is when time alone may make it something to do: not later than that, and nothing is missed by looking early.
+    """
+
+    __slots__ = (
+        "_death_due", "_heard", "_repeat", "_request_due", "ack_due", "acknowledged", "due", "heard_time", "key",
+        "late", "logs", "session", "since", "state", "topics", "version",
+    )  # fmt: skip
 
     def __init__(self, key: AgentKey, *, now: float, stored: StoredAgent | None = None) -> None:
         self.key = key
@@ -48,6 +58,7 @@ class AgentRecord:
         self.topics: set[str] = set(self.follower.fulls)
         self.acknowledged: Ack | None = None
         self.ack_due = now
+        self.due = now
         self._heard = now
         self._death_due: float | None = None
         self._request_due: float | None = None
@@ -58,17 +69,23 @@ class AgentRecord:
         """What is held of its present log."""
         return self.logs.present
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is there, and nothing else was said: a message that comes is no news of it."""
+        return self.state is NetState.ONLINE and self._death_due is None
+
     def hear(self, now: float, time: int) -> None:
         """Note a sign of life."""
         self._heard, self.heard_time = now, time
 
     def see(self, presence: Presence, now: float, intervals: Intervals) -> NetState | None:
         """Take in a presence; the new state, if it changes now. The death of another session is ignored."""
+        self.wake()
         if presence.state is PresenceState.LOST:
             if self.session and presence.session != self.session:
                 return None
             self.session = presence.session
-            if self.state not in {NetState.STOPPED, NetState.LOST}:
+            if self.state not in _NOT_ASKED:
                 # Mosquitto sends the will of a connection that another replaces: wait for the birth that follows.
                 self._death_due = now + intervals.lost
             return None
@@ -96,7 +113,7 @@ class AgentRecord:
             return False
         if self._request_due is None:
             self._request_due = now + GRACE
-        return now >= self._request_due and self.state not in {NetState.STOPPED, NetState.LOST}
+        return now >= self._request_due and self.state not in _NOT_ASKED
 
     def asked(self, now: float) -> None:
         """A request was sent: the next one later."""
@@ -107,6 +124,28 @@ class AgentRecord:
         """The broker may have lost what was retained, and what was asked never arrived: begin both anew."""
         self.acknowledged, self.ack_due = None, now
         self._request_due, self._repeat = None, FIRST_REPEAT
+        self.wake()
+
+    def wake(self) -> None:
+        """Something else than time made it something to do."""
+        self.due = 0.0
+
+    def moved(self) -> None:
+        """Its position moved on, and is to be acknowledged in its time."""
+        self.due = min(self.due, self.ack_due)
+
+    def rest(self, intervals: Intervals) -> None:
+        """All that is due was done: until when there is nothing more to do."""
+        dues = [inf]
+        if self._death_due is not None:
+            dues.append(self._death_due)
+        if self.state is NetState.ONLINE:
+            dues.append(self._heard + intervals.stale)
+        if self._request_due is not None and self.state not in _NOT_ASKED:
+            dues.append(self._request_due)
+        if self.committed != self.acknowledged:
+            dues.append(self.ack_due)
+        self.due = min(dues)
 
     @property
     def committed(self) -> Ack | None:
@@ -134,6 +173,7 @@ class AgentRecord:
         if state is self.state:
             return None
         self.state = state
+        self.wake()
         return state
 
 

@@ -1,14 +1,16 @@
 """What the aggregator does with messages and with time: no I/O, no clock of its own.
 
-Messages go in by `receive`, time by `tick`; what has to be stored comes out of `take_batch`, and what has to be
+Messages go in by `receive_all`, time by `tick`; what has to be stored comes out of `take_batch`, and what has to be
 published once that is committed out of `take_outgoing`.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Protocol
 
+from telemetry.admission import Admitted, admission
 from telemetry.aggregator.agents import AgentRecord, NetState
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.aggregator.snapshots import Resubscriptions, SnapshotSchedule
@@ -16,21 +18,18 @@ from telemetry.config import Intervals
 from telemetry.errors import WireError
 from telemetry.fields import Owner
 from telemetry.follow import Arrival, Follower
-from telemetry.stores import Batch, EventRow, HistoryRow, RejectedRow, Stored
+from telemetry.stores import Batch, EventRow, HistoryRow, Moved, RejectedRow, Stored
 from telemetry.topics import Address, AgentKey, Channel, RecordKey, Topics, sender_of
 from telemetry.wire import (
-    Admitted,
     Change,
     Digests,
     Outgoing,
-    admit,
     decode_backlog,
     decode_change,
     decode_presence,
     decode_resubscribe,
     encode_ack,
     encode_request,
-    encode_snapshot,
 )
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ TICK = 0.5
 _OLD_LOG_SPACING = 30.0
 _FARTHEST_EPOCH = 10 * 365 * 86_400_000
 _START_GRACE = 20.0
-_LONGEST_KEPT_PAYLOAD = 1024
+_LONGEST_KEPT_PAYLOAD, _LONGEST_KEPT_TOPIC = 1024, 512
 _MOST_UNKNOWN = 1000
 
 
@@ -52,18 +51,41 @@ COUNTS = ("messages", "changes", "late", "duplicates", "lost", "rejected", "requ
 """What is counted since the start of the process, as `health` says it."""
 
 
+class Message(Protocol):
+    """A message as it came. A `retained` one was published before the subscription, so it is no sign of life."""
+
+    @property
+    def topic(self) -> str: ...  # noqa: D102
+
+    @property
+    def payload(self) -> bytes: ...  # noqa: D102
+
+    @property
+    def retained(self) -> bool: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
-    """A message as it came: `now` is the monotonic clock in seconds, `time` Unix milliseconds.
-
-    A `retained` one was published before the subscription, so it is no sign of life.
-    """
+    """One message with its time: `now` is the monotonic clock in seconds, `time` Unix milliseconds."""
 
     topic: str
     payload: bytes
     now: float
     time: int
     retained: bool = False
+
+
+class _Feed:
+    """All that a topic of changes stands for, found once: who states what, in whose log, of which record."""
+
+    __slots__ = ("admission", "agent", "owner", "part", "record", "stated_in", "topic")
+
+    def __init__(self, topic: str, owner: Owner, agent: AgentRecord, record: MirroredRecord) -> None:
+        self.topic, self.owner, self.agent, self.record = topic, owner, agent, record
+        self.admission = admission(record.key.record, owner)
+        self.part = record.part(owner)
+        # The log whose `topics` are known to have this one.
+        self.stated_in: Follower | None = None
 
 
 class Core:
@@ -80,8 +102,12 @@ class Core:
             key: AgentRecord(key, now=max(oldest, now - max(0, time - one.heard) / 1000), stored=one)
             for key, one in stored.agents.items()
         }
+        self._feeds: dict[str, _Feed] = {}
+        self._now, self._time = now, time
         self._batch = Batch()
-        self._dirty_records: set[RecordKey] = set()
+        self._moved: set[AgentRecord] = set()
+        self._dirty_records: set[MirroredRecord] = set()
+        self._forgotten: set[RecordKey] = set()
         self._dirty_agents: set[AgentKey] = set()
         self._outgoing: list[Outgoing] = []
         self._snapshots = SnapshotSchedule(spacing=intervals.snapshot, refresh=intervals.refresh)
@@ -90,30 +116,50 @@ class Core:
         self._ticked = now - TICK
         self._unknown: set[tuple[str, str]] = set()
         self._hurried: set[AgentKey] = set()
-        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
+        self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+
+    def receive_all(self, messages: Iterable[Message], *, now: float, time: int) -> None:
+        """Take in messages. One that cannot be used is kept among the rejected, and does nothing else.
+
+        `now` is the monotonic clock in seconds, `time` Unix milliseconds: one moment for all that came together.
+        """
+        self._now, self._time = now, time
+        for message in messages:
+            self._receive(message.topic, message.payload, retained=message.retained)
 
     def receive(self, incoming: Incoming) -> None:
-        """Take in one message. One that cannot be used is kept among the rejected, and does nothing else."""
+        """Take in one message."""
+        self.receive_all((incoming,), now=incoming.now, time=incoming.time)
+
+    def _receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
         self.counts["messages"] += 1
-        address = self._topics.parse(incoming.topic)
-        if address is None:
-            self._reject(incoming, "no miner, host or agent has this topic")
-            return
+        feed = self._feeds.get(topic)
         try:
-            match address.channel:
-                case Channel.CHANGE:
-                    self._change(address, incoming)
-                case Channel.PRESENCE:
-                    self._presence(address, incoming)
-                case Channel.BACKLOG:
-                    self._backlog(address, incoming)
-                case Channel.RESUBSCRIBE:
-                    self._resubscriptions.ask(address.record.minerId, decode_resubscribe(incoming.payload))
+            if feed is not None:
+                self._change(feed, decode_change(payload), payload, retained=retained)
+            elif (address := self._topics.parse(topic)) is not None:
+                self._take(address, topic, payload, retained=retained)
+            else:
+                self._reject(topic, payload, "no miner, host or agent has this topic")
         except WireError as error:
-            self._reject(incoming, str(error))
+            self._reject(topic, payload, str(error))
+
+    def _take(self, address: Address, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take in what comes seldom: presences, batches, resubscriptions, and the first change of a topic."""
+        match address.channel:
+            case Channel.CHANGE:
+                change = decode_change(payload)
+                self._change(self._feed(address, topic), change, payload, retained=retained)
+            case Channel.PRESENCE:
+                self._presence(address, payload, retained=retained)
+            case Channel.BACKLOG:
+                self._backlog(address, payload, retained=retained)
+            case Channel.RESUBSCRIBE:
+                self._resubscriptions.ask(address.record.minerId, decode_resubscribe(payload))
 
     def tick(self, *, now: float, time: int) -> None:
         """Let time pass: silence, deaths, requests, acknowledgements, and the snapshots that are due."""
+        self._now, self._time = now, time
         for miner, hosts in self._resubscriptions.pop_due(now):
             for key in self._records_of(miner, hosts):
                 self._publish_snapshot(key, now)
@@ -126,8 +172,8 @@ class Core:
         if now >= self._ticked + TICK:
             self._tokens = min(REQUEST_BURST, self._tokens + (now - self._ticked) * REQUESTS_A_SECOND)
             self._ticked = now
-            for agent in self._agents.values():
-                self._look_at(agent, now, time)
+            for agent in [agent for agent in self._agents.values() if agent.due <= now]:
+                self._look_at(agent, now)
 
     def health(self) -> dict[str, int]:
         """What was counted since the start, and how the fleet is: agents by state, and those that are asked."""
@@ -151,15 +197,22 @@ class Core:
 
     def take_batch(self) -> Batch:
         """What has to be stored since the last call."""
-        for key in self._dirty_records:
-            record = self._records.get(key)
-            self._batch.records[key] = record.stored() if record else None
+        self._batch.records.update(dict.fromkeys(self._forgotten))
+        for record in self._dirty_records:
+            if self._records.get(record.key) is record:
+                self._batch.records[record.key] = record.stored()
         for agent_key in self._dirty_agents:
             agent = self._agents.get(agent_key)
             self._batch.agents[agent_key] = agent.stored() if agent else None
+        for moved in self._moved:
+            position = moved.logs.present.position
+            if moved.key not in self._batch.agents and position is not None:
+                self._batch.moved[moved.key] = Moved(position, moved.heard_time)
         batch, self._batch = self._batch, Batch()
+        self._forgotten.clear()
         self._dirty_records.clear()
         self._dirty_agents.clear()
+        self._moved.clear()
         return batch
 
     def take_outgoing(self) -> list[Outgoing]:
@@ -167,167 +220,207 @@ class Core:
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
-    def _change(self, address: Address, incoming: Incoming) -> None:
-        change = decode_change(incoming.payload)
-        agent = self._heard_agent(address, incoming)
-        if self._apply(agent, address, change, incoming):
-            self._turned(agent, agent.live(), incoming.now, incoming.time)
+    def _change(self, feed: _Feed, change: Change, payload: bytes, *, retained: bool) -> None:
+        agent = feed.agent
+        if not retained:
+            agent.hear(self._now, self._time)
+        if self._apply(feed, change, payload) and not agent.is_live:
+            self._turned(agent, agent.live())
 
-    def _apply(self, agent: AgentRecord, address: Address, change: Change, incoming: Incoming) -> bool:
+    def _apply(self, feed: _Feed, change: Change, payload: bytes) -> bool:
         """Follow the log, and mirror what the message says; whether it was new."""
-        follower = self._log_of(agent, change.epoch, incoming)
+        agent, position = feed.agent, change.position
+        follower = self._log_of(agent, change.epoch)
         if follower is None:
-            self._answer_old_log(agent, incoming.now)
+            self._answer_old_log(agent)
             return False
-        is_next = follower.is_whole(incoming.topic) and change.seq == (follower.position or 0) + 1
-        if follower.arrive(change.position) is not Arrival.NEW:
+        is_next = follower.step(position)
+        if not is_next and follower.arrive(position) is not Arrival.NEW:
             self.counts["duplicates"] += 1
             return False
-        self._dirty_agents.add(agent.key)
-        key = address.record
-        assert address.owner is not None
-        admitted = admit(key.record, address.owner, change.values)
-        self._tell(address, admitted, incoming)
+        admitted = feed.admission.admit(change.values)
+        if admitted.refused or admitted.unknown:
+            self._tell(feed, admitted, payload)
         if admitted.values or change.gone or change.full:
             self.counts["changes"] += 1
             row = HistoryRow(
-                key, address.owner, change.position, change.time, incoming.time, change.full,
+                feed.record.key, feed.owner, position, change.time, self._time, change.full,
                 admitted.values, change.gone,
             )  # fmt: skip
             self._batch.history.append(row)
-        if follower is agent.follower:
-            self._follow(agent, change, incoming)
-            self._mirror(address, change, admitted, incoming, is_next=is_next)
+        if follower is not agent.logs.present:
+            self._altered(agent)
+            return True
+        if is_next and change.full and not change.first and follower.is_whole(feed.topic):
+            self._compare(feed, admitted)
+        if is_next and not change.full and feed.stated_in is follower:
+            self._moved.add(agent)
+            agent.moved()
+        else:
+            self._follow(feed, change)
+        self._mirror(feed, change, admitted)
         return True
 
-    def _log_of(self, agent: AgentRecord, epoch: int, incoming: Incoming) -> Follower | None:
+    def _log_of(self, agent: AgentRecord, epoch: int) -> Follower | None:
         """The log that is followed under an epoch; None for one that is behind the known one."""
-        if epoch > incoming.time + _FARTHEST_EPOCH:
+        present = agent.logs.present
+        if epoch == present.epoch:
+            return present
+        if epoch > self._time + _FARTHEST_EPOCH:
             raise WireError("epoch: more than ten years ahead")
         if agent.logs.begins(epoch):
             agent.topics.clear()
         return agent.logs.of(epoch)
 
-    def _follow(self, agent: AgentRecord, change: Change, incoming: Incoming) -> None:
-        agent.topics.add(incoming.topic)
+    def _follow(self, feed: _Feed, change: Change) -> None:
+        """Note more of an agent's log than that it went on."""
+        agent = feed.agent
+        self._altered(agent)
         if change.full:
-            agent.follower.stand_full(incoming.topic, change.position)
-            if not change.values:
-                # It states nothing there any more: nothing has to be asked for until it does.
-                agent.topics.discard(incoming.topic)
+            agent.follower.stand_full(feed.topic, change.position)
+        if change.full and not change.values:
+            # It states nothing there any more: nothing has to be asked for until it does.
+            agent.topics.discard(feed.topic)
+            feed.stated_in = None
+        else:
+            agent.topics.add(feed.topic)
+            feed.stated_in = agent.follower
 
-    def _mirror(
-        self, address: Address, change: Change, admitted: Admitted, incoming: Incoming, *, is_next: bool
-    ) -> None:
-        assert address.owner is not None
-        key = address.record
-        record = self._records.get(key)
-        if record is None:
-            record = self._records[key] = MirroredRecord(key)
+    def _altered(self, agent: AgentRecord) -> None:
+        self._dirty_agents.add(agent.key)
+        agent.wake()
+
+    def _mirror(self, feed: _Feed, change: Change, admitted: Admitted) -> None:
+        record = feed.record
+        if feed.topic not in self._feeds:
+            self._feeds[feed.topic] = feed
+            self._records[record.key] = record
             self._mirror_net_state(record)
-        if change.full and not change.first and is_next:
-            self._compare(address.agent, record, address.owner, admitted, incoming.time)
-        altered = record.apply(address.owner, change, admitted.values)
+        altered = record.apply(feed.part, change, admitted.values)
         if altered or change.full:
-            self._snapshots.changed(key, incoming.now)
+            self._snapshots.changed(record.key, self._now)
         if admitted.values or change.gone:
-            self._dirty_records.add(key)
+            self._dirty_records.add(record)
 
-    def _compare(
-        self, agent: AgentKey, record: MirroredRecord, owner: Owner, admitted: Admitted, time: int
-    ) -> None:  # fmt: skip
+    def _compare(self, feed: _Feed, admitted: Admitted) -> None:
         """Hold a full report, which says nothing new, against the mirror: where they differ, one of us has a defect."""
-        told = {name: value for name, value in admitted.values.items() if name not in admitted.unknown}
-        held = record.stated_by(owner)
+        record, agent = feed.record, feed.agent.key
+        declared = record.key.record.by_name
+        told = {name: value for name, value in admitted.values.items() if name in declared}
+        held = {name: one.value for name, one in record.held(feed.owner).items() if name in declared}
         different = sorted(name for name in told.keys() | held.keys() if told.get(name) != held.get(name))
         if different:
             self.counts["defects"] += 1
-            self._batch.events.append(EventRow(time, agent, "defect", f"{record.key}: {', '.join(different)}"))
+            self._batch.events.append(EventRow(self._time, agent, "defect", f"{record.key}: {', '.join(different)}"))
             _log.error("%s: differs from the full report of %s: %s", record.key, agent, ", ".join(different))
 
-    def _presence(self, address: Address, incoming: Incoming) -> None:
-        if not incoming.payload:
-            self._forget(address.record, address.agent, incoming.time)
+    def _presence(self, address: Address, payload: bytes, *, retained: bool) -> None:
+        if not payload:
+            self._forget(address.record, address.agent)
             return
-        presence = decode_presence(incoming.payload)
-        agent = self._heard_agent(address, incoming)
-        self._dirty_agents.add(agent.key)
-        turned = agent.see(presence, incoming.now, self._intervals)
-        self._turned(agent, turned, incoming.now, incoming.time)
+        presence = decode_presence(payload)
+        agent = self._heard_agent(address.agent, retained=retained)
+        self._altered(agent)
+        self._turned(agent, agent.see(presence, self._now, self._intervals))
 
-    def _backlog(self, address: Address, incoming: Incoming) -> None:
-        batch = decode_backlog(incoming.payload)
-        agent = self._heard_agent(address, incoming)
+    def _backlog(self, address: Address, payload: bytes, *, retained: bool) -> None:
+        batch = decode_backlog(payload)
+        agent = self._heard_agent(address.agent, retained=retained)
         if isinstance(batch, Digests):
             return
         if batch.epoch >= agent.follower.epoch:
-            self._log_of(agent, batch.epoch, incoming)
+            self._log_of(agent, batch.epoch)
         follower = agent.logs.keep(batch.epoch, batch.now)
         if follower is None:
-            self._answer_old_log(agent, incoming.now)
+            self._answer_old_log(agent)
             return
-        self._dirty_agents.add(agent.key)
+        self._altered(agent)
         self.counts["late"] += len(batch.messages)
         agent.late += len(batch.messages)
-        for topic, payload in batch.messages:
-            self._late(agent, replace(incoming, topic=topic, payload=payload))
+        for topic, late in batch.messages:
+            self._late(agent, topic, late)
         lost = follower.lost
         follower.begin_at(batch.epoch, batch.first)
         if follower.lost > lost:
             self.counts["lost"] += follower.lost - lost
             missing = f"{follower.lost - lost} messages lost"
-            self._batch.events.append(EventRow(incoming.time, agent.key, "missing", missing))
+            self._batch.events.append(EventRow(self._time, agent.key, "missing", missing))
         for topic in agent.topics:
-            stated = self._topics.parse(topic)
-            if stated is not None and stated.record in self._records:
-                self._snapshots.changed(stated.record, incoming.now)
+            stated = self._stated(topic)
+            if stated in self._records:
+                self._snapshots.changed(stated, self._now)
         if batch.messages or agent.acknowledged is None or agent.acknowledged.position.epoch != agent.follower.epoch:
             # The next batch waits for it; what was a duplicate is acknowledged again.
-            agent.acknowledged, agent.ack_due = None, incoming.now
+            agent.acknowledged, agent.ack_due = None, self._now
             self._hurried.add(agent.key)
 
-    def _late(self, agent: AgentRecord, incoming: Incoming) -> None:
-        address = self._topics.parse(incoming.topic)
+    def _stated(self, topic: str) -> RecordKey | None:
+        """The record that a topic is about."""
+        if (feed := self._feeds.get(topic)) is not None:
+            return feed.record.key
+        address = self._topics.parse(topic)
+        return None if address is None else address.record
+
+    def _late(self, agent: AgentRecord, topic: str, payload: bytes) -> None:
+        address = self._topics.parse(topic)
         if address is None or address.channel is not Channel.CHANGE or address.agent != agent.key:
-            self._reject(incoming, f"no topic of {agent.key}")
+            self._reject(topic, payload, f"no topic of {agent.key}")
             return
         try:
-            self._apply(agent, address, decode_change(incoming.payload), incoming)
+            change = decode_change(payload)
+            self._apply(self._feed(address, topic), change, payload)
         except WireError as error:
-            self._reject(incoming, str(error))
+            self._reject(topic, payload, str(error))
 
-    def _forget(self, key: RecordKey, agent_key: AgentKey, time: int) -> None:
+    def _forget(self, key: RecordKey, agent_key: AgentKey) -> None:
         """An empty presence: an operator cleared it, and wants the record and its agent to be gone."""
         known = self._agents.pop(agent_key, None) is not None
         if self._records.pop(key, None) is not None:
             known = True
-            self._dirty_records.add(key)
+            self._forgotten.add(key)
             self._snapshots.forget(key)
             for owner in key.record.senders:
                 if (sender := self._agents.get(sender_of(key, owner))) is not None:
                     sender.topics.discard(self._topics.change(key, owner))
+                    sender.wake()
             self._outgoing.append(Outgoing(topic=self._topics.snapshot(key), payload=b"", retain=True))
         if known:
+            # They name an agent or a record that is no more; those that do not are found again.
+            self._feeds.clear()
             self._dirty_agents.add(agent_key)
-            self._batch.events.append(EventRow(time, agent_key, "forgotten", ""))
+            self._batch.events.append(EventRow(self._time, agent_key, "forgotten", ""))
             self._outgoing.append(Outgoing(topic=self._topics.ack(agent_key, self._name), payload=b"", retain=True))
 
-    def _heard_agent(self, address: Address, incoming: Incoming) -> AgentRecord:
-        agent = self._agents.get(address.agent)
+    def _feed(self, address: Address, topic: str) -> _Feed:
+        """What a topic of changes stands for; it is kept, and so is its record, with the first change mirrored."""
+        feed = self._feeds.get(topic)
+        if feed is None:
+            assert address.owner is not None
+            record = self._records.get(address.record) or MirroredRecord(address.record)
+            feed = _Feed(topic, address.owner, self._agent(address.agent), record)
+        return feed
+
+    def _agent(self, key: AgentKey) -> AgentRecord:
+        agent = self._agents.get(key)
         if agent is None:
-            agent = self._agents[address.agent] = AgentRecord(address.agent, now=incoming.now)
-        if not incoming.retained:
-            agent.hear(incoming.now, incoming.time)
+            agent = self._agents[key] = AgentRecord(key, now=self._now)
         return agent
 
-    def _look_at(self, agent: AgentRecord, now: float, time: int) -> None:
-        self._turned(agent, agent.grow_old(now, self._intervals), now, time)
+    def _heard_agent(self, key: AgentKey, *, retained: bool) -> AgentRecord:
+        agent = self._agent(key)
+        if not retained:
+            agent.hear(self._now, self._time)
+        return agent
+
+    def _look_at(self, agent: AgentRecord, now: float) -> None:
+        self._turned(agent, agent.grow_old(now, self._intervals))
         if self._tokens >= 1 and agent.is_asked(now, agent.topics):
             self._tokens -= 1
             agent.asked(now)
             self.counts["requests"] += 1
             self._outgoing.append(Outgoing(topic=self._topics.request(agent.key), payload=encode_request()))
         self._acknowledge(agent, now)
+        agent.rest(self._intervals)
 
     def _acknowledge(self, agent: AgentRecord, now: float) -> None:
         committed = agent.committed
@@ -336,17 +429,17 @@ class Core:
             self._outgoing.append(Outgoing(topic=topic, payload=encode_ack(committed), retain=True))
             agent.acknowledged, agent.ack_due = committed, now + self._intervals.acknowledge
 
-    def _turned(self, agent: AgentRecord, state: NetState | None, now: float, time: int) -> None:
+    def _turned(self, agent: AgentRecord, state: NetState | None) -> None:
         """Note that an agent came or went."""
         if state is None:
             return
-        agent.since = time
+        agent.since = self._time
         self._dirty_agents.add(agent.key)
-        self._batch.events.append(EventRow(time, agent.key, state.value, ""))
+        self._batch.events.append(EventRow(self._time, agent.key, state.value, ""))
         record = self._records.get(agent.key.record)
         if record is not None and self._mirror_net_state(record):
-            self._dirty_records.add(record.key)
-            self._snapshots.changed(record.key, now)
+            self._dirty_records.add(record)
+            self._snapshots.changed(record.key, self._now)
 
     def _mirror_net_state(self, record: MirroredRecord) -> bool:
         agent = self._agents.get(AgentKey.of(record.key))
@@ -355,37 +448,39 @@ class Core:
         record.state("netSince", agent.since)
         return record.state("netState", agent.state.value)
 
-    def _tell(self, address: Address, admitted: Admitted, incoming: Incoming) -> None:
+    def _tell(self, feed: _Feed, admitted: Admitted, payload: bytes) -> None:
         for reason in admitted.refused:
-            self._reject(incoming, reason)
+            self._reject(feed.topic, payload, reason)
         for name in admitted.unknown:
-            seen = (address.record.record.name, name)
+            seen = (feed.record.key.record.name, name)
             if seen not in self._unknown and len(self._unknown) < _MOST_UNKNOWN:
                 self._unknown.add(seen)
-                _log.warning("%s: unknown field %s from %s, a newer agent: kept as it is", *seen, address.agent)
+                _log.warning("%s: unknown field %s from %s, a newer agent: kept as it is", *seen, feed.agent.key)
 
-    def _reject(self, incoming: Incoming, reason: str) -> None:
+    def _reject(self, topic: str, payload: bytes, reason: str) -> None:
         self.counts["rejected"] += 1
-        kept = incoming.payload[:_LONGEST_KEPT_PAYLOAD]
-        self._batch.rejected.append(RejectedRow(incoming.time, incoming.topic[:512], reason, kept))
+        row = RejectedRow(self._time, topic[:_LONGEST_KEPT_TOPIC], reason, payload[:_LONGEST_KEPT_PAYLOAD])
+        self._batch.rejected.append(row)
 
-    def _answer_old_log(self, agent: AgentRecord, now: float) -> None:
+    def _answer_old_log(self, agent: AgentRecord) -> None:
         """Tell an agent whose log is behind the known one how far that goes, so that it renames its own."""
         acknowledged_at = agent.ack_due - self._intervals.acknowledge
-        if agent.acknowledged is None or now >= acknowledged_at + _OLD_LOG_SPACING:
-            agent.acknowledged, agent.ack_due = None, now
+        if agent.acknowledged is None or self._now >= acknowledged_at + _OLD_LOG_SPACING:
+            agent.acknowledged, agent.ack_due = None, self._now
+            agent.wake()
 
     def _publish_snapshot(self, key: RecordKey, now: float) -> None:
         record = self._records.get(key)
         if record is None or not record.has_fields:
             return
-        for owner in key.record.senders:
-            agent = self._agents.get(sender_of(key, owner))
+        for part in record.parts:
+            topic = self._topics.change(key, part.owner)
+            feed = self._feeds.get(topic)
+            agent = feed.agent if feed is not None else self._agents.get(sender_of(key, part.owner))
             if agent is not None:
-                record.make_whole(owner, agent.follower.whole_position(self._topics.change(key, owner)))
+                part.whole = agent.follower.whole_position(topic) or part.whole
         self.counts["snapshots"] += 1
-        payload = encode_snapshot(record.snapshot())
-        self._outgoing.append(Outgoing(topic=self._topics.snapshot(key), payload=payload, retain=True))
+        self._outgoing.append(Outgoing(topic=self._topics.snapshot(key), payload=record.snapshot(), retain=True))
         self._snapshots.published(key, now)
 
     def _records_of(self, miner: str, hosts: Collection[str] | None) -> list[RecordKey]:

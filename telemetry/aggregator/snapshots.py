@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from telemetry.topics import RecordKey
@@ -15,44 +16,49 @@ class SnapshotSchedule:
 
     def __init__(self, *, spacing: float, refresh: float) -> None:
         self._spacing, self._refresh = spacing, refresh
-        self._published: dict[RecordKey, float] = {}
-        self._due: dict[RecordKey, float] = {}
+        # In the order in which they were published, which is that in which they are to be refreshed.
+        self._published: OrderedDict[RecordKey, float] = OrderedDict()
+        self._changed: dict[RecordKey, float] = {}
         self._queue: list[tuple[float, int, RecordKey]] = []
         # Keys cannot be put in order: a miner's has no host name.
         self._order = itertools.count()
 
     def changed(self, key: RecordKey, now: float) -> None:
         """The record is different: publish it as soon as the spacing allows."""
-        due = max(now, self._published.get(key, now - self._spacing) + self._spacing)
-        if due < self._due.get(key, due + 1):
-            self._set_due(key, due)
+        if key not in self._changed:
+            due = max(now, self._published.get(key, now - self._spacing) + self._spacing)
+            self._changed[key] = due
+            heapq.heappush(self._queue, (due, next(self._order), key))
 
     def published(self, key: RecordKey, now: float) -> None:
         """The snapshot was published now."""
+        self._changed.pop(key, None)
         self._published[key] = now
-        self._set_due(key, now + self._refresh)
+        self._published.move_to_end(key)
 
     def forget(self, key: RecordKey) -> None:
         """The record is no more."""
         self._published.pop(key, None)
-        self._due.pop(key, None)
+        self._changed.pop(key, None)
 
     def pop_due(self, now: float) -> Iterator[RecordKey]:
         """The records whose snapshot is due; each has to be told `published` or `changed` to come again."""
         while self._queue and self._queue[0][0] <= now:
             due, _, key = heapq.heappop(self._queue)
-            # What was superseded by another time stays in the heap until its own.
-            if self._due.get(key) == due:
-                del self._due[key]
+            # What was published or forgotten meanwhile stays in the heap until its time.
+            if self._changed.get(key) == due:
+                del self._changed[key]
                 yield key
+        while self._published and next(iter(self._published.values())) + self._refresh <= now:
+            yield self._published.popitem(last=False)[0]
 
     def next_due(self) -> float | None:
         """When to look again."""
-        return self._queue[0][0] if self._queue else None
-
-    def _set_due(self, key: RecordKey, due: float) -> None:
-        self._due[key] = due
-        heapq.heappush(self._queue, (due, next(self._order), key))
+        changed = self._queue[0][0] if self._queue else None
+        if not self._published:
+            return changed
+        refreshed = next(iter(self._published.values())) + self._refresh
+        return refreshed if changed is None else min(changed, refreshed)
 
 
 class Resubscriptions:

@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-import orjson
-
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.cli.live import record_rows, record_title
 from telemetry.cli.options import add_common, add_database, add_json, add_record, chosen, record_of
@@ -12,7 +10,7 @@ from telemetry.cli.tables import console, print_table, warn_if_idle
 from telemetry.errors import TelemetryError
 from telemetry.stores.reading import open_reader
 from telemetry.topics import RecordKey
-from telemetry.wire import flat_snapshot
+from telemetry.wire import decode_snapshot
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
         hosts = reader.hosts(key.minerId)
     if stored is None:
         raise TelemetryError(_absent(key, hosts, database))
-    snapshot = MirroredRecord(key, stored).snapshot()
+    payload = MirroredRecord(key, stored).snapshot()
     if arguments.json:
-        print(orjson.dumps(flat_snapshot(snapshot)).decode())
+        print(payload.decode())
         return 0
+    snapshot = decode_snapshot(payload)
     console().print(record_title(key, snapshot.values, snapshot.time))
     print_table(("FIELD", "VALUE"), record_rows(key, snapshot.values), folds="VALUE")
     warn_if_idle(database)

@@ -21,6 +21,7 @@ from telemetry.errors import TelemetryError
 from telemetry.fields import Value
 from telemetry.stores.reading import open_reader
 from telemetry.topics import RecordKey
+from telemetry.wire import decode_snapshot
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,5 +123,5 @@ def _read(choice: Chosen, began: int) -> tuple[RecordKey, Mapping[str, Value], i
             stored = reader.record(key)
     except TelemetryError:
         return None
-    snapshot = MirroredRecord(key, stored).snapshot() if stored else None
+    snapshot = decode_snapshot(MirroredRecord(key, stored).snapshot()) if stored else None
     return (key, snapshot.values, snapshot.time) if snapshot is not None and snapshot.time >= began else None

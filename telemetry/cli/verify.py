@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.cli.exchange import TIMEOUT
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen, record_of
 from telemetry.cli.tables import count_of, print_table
@@ -270,5 +271,6 @@ class _Mirror:
             return {}
         with open_reader(self._database) as reader:
             stored = reader.record(address.record)
-        fields = {} if stored is None else stored.fields
-        return {name: held for name, held in fields.items() if held.owner is address.owner}
+        if stored is None or address.owner is None:
+            return {}
+        return MirroredRecord(address.record, stored).held(address.owner)

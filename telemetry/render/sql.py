@@ -25,9 +25,9 @@ def columns(record: Record) -> Mapping[str, str]:
 
 def to_sql(value: Value | None) -> SqlValue:
     """A field's value as its column holds it."""
-    if value is None or isinstance(value, str | int | float):
-        return value
-    return orjson.dumps(value).decode()
+    if isinstance(value, list | dict):
+        return orjson.dumps(value).decode()
+    return value
 
 
 def from_sql(field: Field, held: SqlValue) -> Value | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from telemetry.fields import Owner, Value
+from telemetry.render.sql import SqlValue
 from telemetry.topics import AgentKey, RecordKey
 from telemetry.wire import Position
 
@@ -21,13 +22,8 @@ class Held(NamedTuple):
     position: Position
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRecord:
-    """A mirrored record: each field as held, up to where each sender's part is whole, and when it was sampled (ms)."""
-
-    fields: Mapping[str, Held]
-    whole: Mapping[Owner, Position]
-    time: int
+RecordRow = tuple[SqlValue, ...]
+"""A mirrored record as the row of its table, in the order of `render.sql.columns`: it is what its readers read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +60,13 @@ class StoredAgent:
         return sum(log.lost for log in (self.log, *self.former))
 
 
+class Moved(NamedTuple):
+    """What every message moves of an agent: the position of its present log, and when it was heard (Unix ms)."""
+
+    position: int
+    heard: int
+
+
 class HistoryRow(NamedTuple):
     """One change message as it came; `values` and `gone` as on the wire."""
 
@@ -97,10 +100,11 @@ class RejectedRow(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction writes. None in `records` or `agents` forgets."""
+    """What one transaction writes. None in `records` or `agents` forgets; `moved` has agents that are stored."""
 
-    records: dict[RecordKey, StoredRecord | None] = field(default_factory=dict)
+    records: dict[RecordKey, RecordRow | None] = field(default_factory=dict)
     agents: dict[AgentKey, StoredAgent | None] = field(default_factory=dict)
+    moved: dict[AgentKey, Moved] = field(default_factory=dict)
     history: list[HistoryRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
@@ -108,14 +112,16 @@ class Batch:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.records or self.agents or self.history or self.events or self.rejected)
+        return not (
+            self.records or self.agents or self.moved or self.history or self.events or self.rejected
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """What a store holds when the aggregator starts."""
 
-    records: Mapping[RecordKey, StoredRecord]
+    records: Mapping[RecordKey, RecordRow]
     agents: Mapping[AgentKey, StoredAgent]
 
 

@@ -11,8 +11,16 @@ from urllib.parse import quote
 from telemetry.errors import StoreError, UsageError
 from telemetry.fields import Record
 from telemetry.records import RECORDS
-from telemetry.stores import StoredAgent, StoredRecord
-from telemetry.stores.rows import APPLICATION_ID, SCHEMA_VERSION, lock_file, read_agent, read_record
+from telemetry.stores import RecordRow, StoredAgent
+from telemetry.stores.rows import (
+    AGENTS,
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    lock_file,
+    read_agent,
+    read_layouts,
+    read_record,
+)
 from telemetry.topics import AgentKey, RecordKey
 
 
@@ -22,12 +30,13 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def record(self, key: RecordKey) -> StoredRecord | None:
+    def record(self, key: RecordKey) -> RecordRow | None:
         """One record; None when there is none."""
         record = key.record
         where = " AND ".join(f"{name} = ?" for name in record.keys)
         rows = self._rows(f"SELECT * FROM {record.name} WHERE {where}", *key.fields.values())
-        return next((read_record(record, row)[1] for row in rows), None)
+        layouts = read_layouts(self._connection)
+        return next((read_record(record, row, layouts)[1] for row in rows), None)
 
     def columns(self, record: Record, names: tuple[str, ...]) -> list[sqlite3.Row]:
         """Some columns of all records of a kind, by key."""
@@ -36,7 +45,8 @@ class Reader:
 
     def agents(self) -> dict[AgentKey, StoredAgent]:
         """All agents."""
-        rows = self._rows("SELECT * FROM agents ORDER BY minerId, agent")
+        version = self._rows("PRAGMA user_version")[0][0]
+        rows = self._rows(AGENTS[version])
         return {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
 
     def hosts(self, miner: str) -> list[str]:
@@ -53,10 +63,13 @@ class Reader:
         count: int = self._rows("SELECT count(*) FROM events WHERE event = 'defect'")[0][0]
         return count
 
-    def records(self) -> dict[RecordKey, StoredRecord]:
+    def records(self) -> dict[RecordKey, RecordRow]:
         """All records."""
+        layouts = read_layouts(self._connection)
         return dict(
-            read_record(record, row) for record in RECORDS for row in self._rows(f"SELECT * FROM {record.name}")
+            read_record(record, row, layouts)
+            for record in RECORDS
+            for row in self._rows(f"SELECT * FROM {record.name}")
         )
 
     def _rows(self, query: str, *parameters: Any) -> list[sqlite3.Row]:  # noqa: ANN401  # what SQLite takes

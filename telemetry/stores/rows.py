@@ -6,17 +6,23 @@ from pathlib import Path
 
 import orjson
 
-from telemetry.fields import Field, Owner, Record, Value, fits
-from telemetry.render.sql import STATE_COLUMN, TIME_COLUMN, SqlValue, columns, from_sql, to_sql
-from telemetry.stores import Held, StoredAgent, StoredLog, StoredRecord
+from telemetry.fields import Record, Scalar, fits
+from telemetry.render.sql import STATE_COLUMN, TIME_COLUMN, SqlValue, from_sql, to_sql
+from telemetry.stores import RecordRow, StoredAgent, StoredLog
+from telemetry.stores.state import Layouts, State, decode_state, layout
 from telemetry.topics import RecordKey
-from telemetry.wire import Position
 
 APPLICATION_ID = 0x746C6D79
 """SQLite's application_id of our databases: `tlmy`."""
 
 SCHEMA_VERSION = 2
 """SQLite's user_version; a database of a higher one is not touched."""
+
+AGENTS = {
+    1: "SELECT * FROM agents ORDER BY minerId, agent",
+    2: "SELECT agents.*, position, heard FROM agents LEFT JOIN positions USING (id) ORDER BY minerId, agent",
+}
+"""How the agents are read, by the version of the database."""
 
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -26,45 +32,43 @@ def lock_file(database: Path) -> Path:
     return database.with_name(f"{database.name}.lock")
 
 
-def record_row(key: RecordKey, stored: StoredRecord) -> tuple[SqlValue, ...]:
-    """A record as the row of its table, in the order of its columns."""
-    record = key.record
-    row: dict[str, SqlValue] = dict(key.fields)
-    for name in record.by_name:
-        if name in stored.fields:
-            row[name] = to_sql(stored.fields[name].value)
-    row |= {TIME_COLUMN: stored.time, STATE_COLUMN: _state(record, stored)}
-    return tuple(row.get(column) for column in columns(record))
+def read_layouts(connection: sqlite3.Connection) -> Layouts:
+    """The orders of fields that the database's records were written in; those of version 1 name each field."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'layouts'").fetchone():
+        return {}
+    return {number: tuple(names.split()) for number, names in connection.execute("SELECT number, names FROM layouts")}
 
 
-def read_record(record: Record, row: sqlite3.Row) -> tuple[RecordKey, StoredRecord]:
-    """A row of a record's table as the record."""
-    state = orjson.loads(row[STATE_COLUMN])
-    unknown = state["unknown"]
-    fields = {}
-    for name, (owner, epoch, seq) in state["held"].items():
-        declared = record.by_name.get(name)
-        if declared is None or _is_newly_declared(declared, unknown.get(name)):
-            value = unknown.get(name)
-        else:
-            value = from_sql(declared, row[name])
-        fields[name] = Held(value, Owner(owner), Position(epoch, seq))
-    whole = {Owner(owner): Position(*position) for owner, position in state["whole"].items()}
+def read_record(record: Record, row: sqlite3.Row, layouts: Layouts) -> tuple[RecordKey, RecordRow]:
+    """A row of a record's table, whenever it was written, as its row of today."""
+    there = set(row.keys())
+    state = decode_state(record, row[STATE_COLUMN], layouts)
+    values: list[SqlValue] = []
+    for name, field in record.by_name.items():
+        held = row[name] if name in there else None
+        value = from_sql(field, held)
+        values.append(bool(value) if field.type is Scalar.BOOLEAN and value is not None else held)
+    _declare(record, state, values)
     key = RecordKey(*(row[name] for name in record.keys))
-    return key, StoredRecord(fields=fields, whole=whole, time=row[TIME_COLUMN])
+    return key, (*values, row[TIME_COLUMN], state.encoded(layout(record)))
 
 
-def _is_newly_declared(declared: Field, unknown: Value | None) -> bool:
-    """Whether a field was unknown when the row was written and is declared now: its column is still empty."""
-    return unknown is not None and fits(declared.type, unknown)
+def _declare(record: Record, state: State, values: list[SqlValue]) -> None:
+    """Move what was unknown when it was written, and is declared now, to its column."""
+    for name in state.unknown.keys() & record.by_name.keys():
+        held = state.unknown.pop(name)
+        part = state.part(held.owner)
+        if held.value is not None and part is not None and fits(record.by_name[name].type, held.value):
+            at = layout(record).at[name]
+            values[at] = to_sql(held.value)
+            state.seqs[at] = held.position.seq if held.position.epoch == part.epoch else 0
 
 
 def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
-    """An agent as the columns of its row, its key left out."""
+    """An agent as the columns of its row, without its key and what moves with each message."""
     log = stored.log
     return {
         "epoch": log.epoch,
-        "position": log.position,
         "beyond": orjson.dumps(log.beyond).decode(),
         "fulls": orjson.dumps(log.fulls).decode(),
         "floor": log.floor,
@@ -72,7 +76,6 @@ def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
         "former": orjson.dumps([asdict(former) for former in stored.former]).decode(),
         "state": stored.state,
         "since": stored.since,
-        "heard": stored.heard,
         "session": stored.session,
         "version": stored.version,
         "late": stored.late,
@@ -80,7 +83,7 @@ def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
 
 
 def read_agent(row: sqlite3.Row) -> StoredAgent:
-    """A row of the table `agents` as the agent."""
+    """A row of `AGENTS` as the agent."""
     plain = ("state", "since", "heard", "session", "version")
     log = StoredLog(
         epoch=row["epoch"],
@@ -97,12 +100,3 @@ def read_agent(row: sqlite3.Row) -> StoredAgent:
 
 def _ranges(pairs: list[list[int]]) -> list[tuple[int, int]]:
     return [(first, last) for first, last in pairs]
-
-
-def _state(record: Record, stored: StoredRecord) -> str:
-    unknown: dict[str, Value | None] = {
-        name: held.value for name, held in stored.fields.items() if name not in record.by_name
-    }
-    held = {name: (one.owner.value, *one.position) for name, one in stored.fields.items()}
-    whole = {owner.value: list(position) for owner, position in stored.whole.items()}
-    return orjson.dumps({"held": held, "whole": whole, "unknown": unknown}).decode()

@@ -19,15 +19,17 @@ from telemetry.render.sql import columns
 from telemetry.stores import Batch, HistoryRow, Stored
 from telemetry.stores.history.upkeep import FOREVER, Retention, Upkeep
 from telemetry.stores.history.writing import SCHEMA, HistoryWriter, delete_record
+from telemetry.stores.mirror_rows import AGENT_COLUMNS, POSITION_COLUMNS, AgentTables, RecordTable, insertion
 from telemetry.stores.rows import (
+    AGENTS,
     APPLICATION_ID,
     SCHEMA_VERSION,
-    agent_row,
     lock_file,
     read_agent,
+    read_layouts,
     read_record,
-    record_row,
 )
+from telemetry.stores.state import layout
 from telemetry.topics import AgentKey, RecordKey
 from telemetry.wire import Position
 
@@ -42,10 +44,10 @@ _ROWS_AT_ONCE = 1000
 MOST_REJECTED = 10_000
 """Rows kept in the table `rejected`; the oldest go first."""
 
-_AGENT_COLUMNS = {
-    "minerId": str, "agent": str, "epoch": int, "position": int, "beyond": str, "fulls": str, "floor": int, "lost": int,
-    "former": str, "state": str, "since": int, "heard": int, "session": str, "version": str, "late": int,
-}  # fmt: skip
+_CACHE_KIB = 8 * 1024
+_CHECKPOINT_PAGES = 16_000
+"""Pages (64 MiB) of the WAL until they are moved to the database, each once however often it was written."""
+
 _EVENT_COLUMNS = {"time": int, "minerId": str, "agent": str, "event": str, "detail": str}
 _REJECTED_COLUMNS = {"time": int, "topic": str, "reason": str, "payload": bytes}
 
@@ -56,20 +58,26 @@ class SqliteStore:
     def __init__(self, path: Path, retention: Retention = FOREVER) -> None:
         self._path = path
         self._lock = _lock(path)
+        self._is_open = False
         with self._opening():
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             self._connection.row_factory = sqlite3.Row
             self._prepare()
             self._history = HistoryWriter(self._connection)
+        self._is_open = True
         self._upkeep = Upkeep(self._connection, self._history, self._transaction, retention)
         self._upkeep_trouble = ""
-        self._upserts = {record.name: _upsert(record.name, columns(record)) for record in RECORDS}
+        self._records = {record: RecordTable(self._connection, record) for record in RECORDS}
+        self._agents = AgentTables(self._connection)
+        self._looked_at: int | None = None
 
     def load(self) -> Stored:
         """The mirror and the logs as the last commit left them."""
         with self._opening():
-            records = dict(read_record(record, row) for record in RECORDS for row in self._rows(record.name))
-            agents = {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in self._rows("agents")}
+            layouts = read_layouts(self._connection)
+            records = dict(read_record(record, row, layouts) for record in RECORDS for row in self._rows(record.name))
+            rows = self._connection.execute(AGENTS[SCHEMA_VERSION])
+            agents = {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
         return Stored(records=records, agents=agents)
 
     def commit(self, batch: Batch) -> None:
@@ -77,9 +85,10 @@ class SqliteStore:
         if batch.is_empty:
             return
         with self._transaction():
-            for record in RECORDS:
-                self._write_records(record, batch)
-            self._write_agents(batch)
+            self._look()
+            for record, table in self._records.items():
+                table.write({key: row for key, row in batch.records.items() if key.record is record})
+            self._agents.write(batch.agents, batch.moved)
             self._write_rows(batch)
 
     def maintain(self, time: int) -> bool:
@@ -104,9 +113,7 @@ class SqliteStore:
         try:
             yield
         except (sqlite3.Error, ValueError) as error:
-            raise StoreError(
-                f"database {self._path}: {error}; put back a copy, or move it away, or give another --database"
-            ) from None
+            raise self._unusable(error) from None
 
     @contextmanager
     def _transaction(self) -> "Iterator[None]":
@@ -119,10 +126,26 @@ class SqliteStore:
             raise StoreBusyError(f"database {self._path}: {error}") from None
         except sqlite3.Error as error:
             self._roll_back()
-            raise StoreError(f"database {self._path}: {error}") from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"database {self._path}: {error}; put back a copy, or move it away, or give another --database"
+        )
+
+    def _look(self) -> None:
+        """Know the rows that are there: whoever else wrote, as VACUUM does, may have given them other numbers."""
+        version = self._pragma("data_version")
+        if version != self._looked_at:
+            for table in self._records.values():
+                table.look()
+            self._agents.look()
+            self._looked_at = version
 
     def _roll_back(self) -> None:
-        self._history.rolled_back()
+        if self._is_open:
+            self._history.rolled_back()
+        self._looked_at = None
         # Some errors end the transaction themselves; one that cannot be rolled back now is at the next open.
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
@@ -133,11 +156,14 @@ class SqliteStore:
         self._connection.execute("PRAGMA journal_mode = WAL")
         # Batches make it free, and what was acknowledged survives a loss of power.
         self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         with self._transaction():
             database = sqlite_utils.Database(self._connection)
             for record in RECORDS:
                 _extend(database, record)
-            _make(database, "agents", _AGENT_COLUMNS, ("minerId", "agent"))
+                self._keep_layout(record)
+            self._make_agents(database)
             for name, kinds in (("events", _EVENT_COLUMNS), ("rejected", _REJECTED_COLUMNS)):
                 _make(database, name, {"id": int} | kinds, "id")
             self._prepare_history()
@@ -157,6 +183,29 @@ class SqliteStore:
                 writer.append([_unpacked_row(row) for row in some])
             self._connection.execute("DROP TABLE unpacked_history")
 
+    def _keep_layout(self, record: Record) -> None:
+        """Note what the numbers of a `_state` that is written now stand for."""
+        today = layout(record)
+        self._connection.execute("CREATE TABLE IF NOT EXISTS layouts (number INTEGER PRIMARY KEY, names TEXT)")
+        self._connection.execute("INSERT OR IGNORE INTO layouts VALUES (?, ?)", (today.number, " ".join(today.names)))
+
+    def _make_agents(self, database: sqlite_utils.Database) -> None:
+        """Create the tables of the agents, or make them of the one table that version 1 had."""
+        before = database.table("agents")
+        former = list(before.columns_dict) if before.exists() else []
+        if former and "id" not in former:
+            self._connection.execute("ALTER TABLE agents RENAME TO agents_1")
+        _make(database, "agents", AGENT_COLUMNS, "id")
+        _make(database, "positions", POSITION_COLUMNS, "id")
+        self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS agents_by_key ON agents (minerId, agent)")
+        if former and "id" not in former:
+            kept = ", ".join(f"[{name}]" for name in former if name in AGENT_COLUMNS)
+            self._connection.execute(f"INSERT INTO agents ({kept}) SELECT {kept} FROM agents_1")
+            self._connection.execute(
+                "INSERT INTO positions SELECT id, position, heard FROM agents JOIN agents_1 USING (minerId, agent)"
+            )
+            self._connection.execute("DROP TABLE agents_1")
+
     def _require_ours(self) -> None:
         application = self._pragma("application_id")
         if application != APPLICATION_ID and self._rows("sqlite_master"):
@@ -175,26 +224,12 @@ class SqliteStore:
     def _rows(self, table: str) -> list[sqlite3.Row]:
         return self._connection.execute(f"SELECT * FROM {table}").fetchall()
 
-    def _write_records(self, record: Record, batch: Batch) -> None:
-        mine = {key: stored for key, stored in batch.records.items() if key.record is record}
-        rows = [record_row(key, stored) for key, stored in mine.items() if stored is not None]
-        self._connection.executemany(self._upserts[record.name], rows)
-        where = " AND ".join(f"{name} = ?" for name in record.keys)
-        forgotten = [tuple(key.fields.values()) for key, stored in mine.items() if stored is None]
-        self._connection.executemany(f"DELETE FROM {record.name} WHERE {where}", forgotten)
-
-    def _write_agents(self, batch: Batch) -> None:
-        rows = [(*key, *agent_row(stored).values()) for key, stored in batch.agents.items() if stored is not None]
-        self._connection.executemany(_upsert("agents", _AGENT_COLUMNS), rows)
-        forgotten = [key for key, stored in batch.agents.items() if stored is None]
-        self._connection.executemany("DELETE FROM agents WHERE minerId = ? AND agent = ?", forgotten)
-
     def _write_rows(self, batch: Batch) -> None:
         self._history.append(batch.history)
         events = [(row.time, *row.agent, row.event, row.detail) for row in batch.events]
-        self._connection.executemany(_insert("events", _EVENT_COLUMNS), events)
+        self._connection.executemany(insertion("events", _EVENT_COLUMNS), events)
         if batch.rejected:
-            self._connection.executemany(_insert("rejected", _REJECTED_COLUMNS), batch.rejected)
+            self._connection.executemany(insertion("rejected", _REJECTED_COLUMNS), batch.rejected)
             self._connection.execute(
                 "DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?", (MOST_REJECTED,)
             )
@@ -244,15 +279,6 @@ def _make(database: sqlite_utils.Database, name: str, kinds: Mapping[str, type],
     table.create(dict(kinds), pk=key, if_not_exists=True)
     for column in kinds.keys() - table.columns_dict.keys():
         table.add_column(column, kinds[column])
-
-
-def _upsert(table: str, names: Iterable[str]) -> str:
-    return _insert(table, names).replace("INSERT", "INSERT OR REPLACE", 1)
-
-
-def _insert(table: str, names: Iterable[str]) -> str:
-    quoted = [f"[{name}]" for name in names]
-    return f"INSERT INTO {table} ({', '.join(quoted)}) VALUES ({', '.join('?' * len(quoted))})"
 
 
 def _unpacked_row(row: sqlite3.Row) -> HistoryRow:

@@ -1,0 +1,122 @@
+"""What of a message may enter a record: values of the declared type, stated by their owner.
+
+`Admission` is that rule for one sender of one kind of record, prepared once. A message without fault is seen through by
+the classes of its values alone; only where that does not hold is it looked at name by name.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+from telemetry.fields import (
+    ObjectList,
+    Owner,
+    Record,
+    Scalar,
+    Type,
+    Value,
+    fits,
+    fits_integer,
+    has_no_null,
+)
+
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+_Check = Callable[[Any], bool] | None
+"""What a value of the right class has to pass besides; None: nothing."""
+
+_CHECKS: Mapping[Scalar, Mapping[type, _Check]] = {
+    Scalar.STRING: {str: None},
+    Scalar.INTEGER: {int: fits_integer},
+    Scalar.NUMBER: {int: fits_integer, float: None},
+    Scalar.BOOLEAN: {bool: None},
+}
+
+
+class Admitted(NamedTuple):
+    """The values of a message that may enter the record, those among them not declared, and what was refused."""
+
+    values: Mapping[str, Value]
+    unknown: tuple[str, ...]
+    refused: tuple[str, ...]
+
+
+class Admission:
+    """The values that one owner may state of a record."""
+
+    __slots__ = ("_checks", "_owner", "_record")
+
+    def __init__(self, record: Record, owner: Owner) -> None:
+        self._record, self._owner = record, owner
+        self._checks = {name: _checks(field.type) for name, field in record.owned_by(owner).items()}
+
+    def admit(self, values: Mapping[str, Any]) -> Admitted:
+        """Hold a sender's values against the declaration: type, and who owns the field."""
+        checks = self._checks
+        try:
+            for name, value in values.items():
+                check = checks[name][value.__class__]
+                if check is not None and not check(value):
+                    return self._one_by_one(values)
+        except KeyError:
+            return self._one_by_one(values)
+        return Admitted(values, (), ())
+
+    def _one_by_one(self, values: Mapping[str, Any]) -> Admitted:
+        """The rule itself."""
+        admitted: dict[str, Value] = {}
+        unknown, refused = [], []
+        for name, value in values.items():
+            declared = self._record.by_name.get(name)
+            if declared is None:
+                if _FIELD_NAME.fullmatch(name) and has_no_null(value):
+                    unknown.append(name)
+                    admitted[name] = value
+                else:
+                    refused.append(f"{name[:64]}: no name or value of a field")
+            elif declared.owner is not self._owner:
+                refused.append(f"{name}: {declared.owner.value} states it, not {self._owner.value}")
+            elif not fits(declared.type, value):
+                refused.append(f"{name}: not of the declared type")
+            else:
+                admitted[name] = value
+        return Admitted(admitted, tuple(unknown), tuple(refused))
+
+
+@cache
+def admission(record: Record, owner: Owner) -> Admission:
+    """What `owner` may state of a record, prepared once."""
+    return Admission(record, owner)
+
+
+def admit_snapshot(record: Record, values: Mapping[str, Any]) -> dict[str, Value]:
+    """The values of a snapshot that are of the declared type, and those of fields that are not declared."""
+    return {
+        name: value
+        for name, value in values.items()
+        if (fits(record.by_name[name].type, value) if name in record.by_name else _FIELD_NAME.fullmatch(name))
+    }
+
+
+def _checks(declared: Type) -> Mapping[type, _Check]:
+    match declared:
+        case Scalar():
+            return _CHECKS[declared]
+        case ObjectList(members=members):
+            checks = {member.name: _CHECKS[member.type] for member in members}
+            needed = {member.name for member in members if not member.optional}
+            return {list: partial(_are_plain_objects, checks, needed)}
+    return {list: partial(fits, declared), dict: partial(fits, declared)}
+
+
+def _are_plain_objects(checks: Mapping[str, Mapping[type, _Check]], needed: set[str], entries: list[Any]) -> bool:
+    """Whether the entries are objects of the declared members and no others."""
+    for entry in entries:
+        if entry.__class__ is not dict or not needed <= entry.keys():
+            return False
+        for name, value in entry.items():
+            check = checks[name][value.__class__]
+            if check is not None and not check(value):
+                return False
+    return True
