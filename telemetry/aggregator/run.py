@@ -65,12 +65,13 @@ class Aggregator:
         link.start()
         session = ""
         while not self._stopping:
-            messages: list[mqtt.Message] = []
+            messages: list[mqtt.Messages] = []
             for event in self._gather():
                 match event:
-                    case mqtt.Message():
+                    case mqtt.Messages():
                         messages.append(event)
-                        self._core.receive(_incoming(event))
+                        for one in event.messages:
+                            self._core.receive(_incoming(one))
                     case mqtt.Connected():
                         session, self._outage = event.session, ""
                         link.publish(self._presence(PresenceState.ONLINE, session))
@@ -104,7 +105,7 @@ class Aggregator:
             link.publish(Outgoing(topic=self._topics.health(self.name), payload=payload, retain=True))
             self._health_due = time.monotonic() + self._health_interval
 
-    def _settle(self, link: mqtt.Connection, messages: list[mqtt.Message]) -> None:
+    def _settle(self, link: mqtt.Connection, messages: list[mqtt.Messages]) -> None:
         """Commit; only then acknowledge what came, and publish what follows from it."""
         if not self._commit(self._core.take_batch()):
             return
