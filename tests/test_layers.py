@@ -36,7 +36,7 @@ PURE = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4]
 NO_OUTSIDE_WORLD = {"time", "socket", "threading", "subprocess", "os", "random", "sqlite3", "datetime"}
 
 HOMES = {
-    "paho": {"mqtt.py"},
+    "paho": {"mqtt/connection.py"},
     "psutil": {"sources/host.py"},
     "pynvml": {"sources/gpu.py"},
     "apscheduler": {"agent/sampler.py"},
