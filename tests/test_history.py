@@ -61,7 +61,7 @@ def _statements() -> st.SearchStrategy[list[Statement]]:
 def test_a_block_loses_nothing(statements: list[Statement], has_numbers: bool) -> None:
     numbers: dict[str, int | str] = {name: at for at, name in enumerate(_FIELDS, 1)} if has_numbers else {}
     names = {str(number): name for name, number in numbers.items()}
-    back = blocks.decode_statements(blocks.encode_statements(statements, numbers), names)
+    back = blocks.Messages(blocks.encode_statements(statements, numbers)).statements(names)
     assert [_exact(one) for one in back] == [_exact(one) for one in statements]
 
 
@@ -74,9 +74,9 @@ def _exact(value: Any) -> str:
 
 @given(st.lists(st.builds(Summary, *[st.integers(0, 2**50)], *[_NUMBERS] * 4, st.integers(0, 99), st.integers(0, 99))))
 def test_a_block_of_summaries_loses_nothing(rows: list[Summary]) -> None:
-    summaries, changes = blocks.decode_summaries(blocks.encode_summaries({"1": rows}, {}))
-    assert repr(summaries["1"]) == repr(rows)
-    assert changes == {}
+    back = blocks.Summaries(blocks.encode_summaries({"1": rows}, {}, source=7))
+    assert repr(back.summaries["1"]) == repr(rows)
+    assert (back.changes, back.source) == ({}, 7)
 
 
 class Recording(RuleBasedStateMachine):

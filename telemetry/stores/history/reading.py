@@ -2,17 +2,26 @@
 
 import heapq
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from telemetry.errors import DamageError
 from telemetry.fields import Owner, Value
 from telemetry.stores.history import HOUR, Change, Statement, Summary, Tier
-from telemetry.stores.history.blocks import decode_field, decode_statements, decode_summaries
-from telemetry.stores.history.rows import block, names_of, unpacked
-from telemetry.stores.history.summaries import LONGEST_HELD, Timeline, combine, summarize
+from telemetry.stores.history.blocks import Messages, Summaries, Timeline
+from telemetry.stores.history.rows import (
+    blocks_between,
+    names_of,
+    read_row,
+    rows_between,
+    rows_of,
+    telling_damage,
+    walk,
+)
+from telemetry.stores.history.summaries import LONGEST_HELD, combine, summarize
 from telemetry.stores.reading import open_database
 from telemetry.topics import RecordKey
 
@@ -24,6 +33,8 @@ def open_history(path: Path) -> Iterator["History"]:
         connection.execute("BEGIN")
         yield History(connection)
 
+
+_T = TypeVar("_T")
 
 FOR_EVER = 2**62
 """Later than any time."""
@@ -37,8 +48,19 @@ class Stated(NamedTuple):
     time: int
 
 
+class Damage(NamedTuple):
+    """What could not be read: of a record, from `since` to before `until` at the most (Unix ms)."""
+
+    record: RecordKey
+    tier: Tier
+    since: int
+    until: int
+    reason: str
+
+
 class _Stream(NamedTuple):
     id: int
+    record: RecordKey
     owner: Owner
     last: int
     packed: int
@@ -48,11 +70,12 @@ class History:
     """What happened, from a connection for reading.
 
     Times are Unix milliseconds by the clocks of the hosts; a range is from `since` to before `until`. Nothing known of
-    a record gives nothing, not an error.
+    a record gives nothing, not an error. What is damaged is left out of what is read, and stands in `damaged`.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.damaged: set[Damage] = set()
         self._names = names_of(connection)
         self._numbers = {name: number for number, name in self._names.items()}
 
@@ -74,8 +97,9 @@ class History:
         found: dict[str, Stated] = {}
         for stream in self._streams(key):
             statements = self._since_full(stream, time)
-            if not statements:
-                found |= self._summarized_at(stream, time)
+            if not statements or not statements[0].full:
+                # What was stated before messages are kept.
+                found |= self._summarized_at(stream, statements[0].time - 1 if statements else time)
             for statement in statements:
                 if statement.full:
                     found = {name: one for name, one in found.items() if one.owner is not stream.owner}
@@ -140,21 +164,57 @@ class History:
         if not rows:
             return []
         marked = self._connection.execute("SELECT max(last) FROM streams").fetchone()[0]
-        newest = dict(
-            self._connection.execute("SELECT stream, max(id) FROM history WHERE id > ? GROUP BY stream", (marked,))
-        )
-        return [_Stream(number, Owner(owner), newest.get(number, last), packed) for number, owner, last, packed in rows]
+        newest: dict[int, int] = {}
+        try:
+            with telling_damage():
+                for number, row in self._connection.execute(
+                    "SELECT stream, id FROM history WHERE id > ? ORDER BY id DESC", (marked,)
+                ):
+                    newest.setdefault(number, row)
+        except DamageError as error:
+            self.damaged.add(Damage(key, Tier.MESSAGES, 0, FOR_EVER, str(error)))
+        return [
+            _Stream(number, key, Owner(owner), newest.get(number, last), packed) for number, owner, last, packed in rows
+        ]
 
     def _unpacked(self, stream: _Stream) -> list[Statement]:
-        rows = unpacked(self._connection, stream.id, stream.last, stream.packed, self._names)
-        return [statement for _, statement in rows]
+        """The messages that are in no block yet."""
+        found: list[Statement] = []
+        try:
+            with telling_damage():
+                ids = [number for number, _ in walk(self._connection, stream.last, stream.packed, FOR_EVER)]
+                found += self._read(stream, rows_of(self._connection, stream.id, ids))
+        except DamageError as error:
+            self.damaged.add(Damage(stream.record, Tier.MESSAGES, 0, FOR_EVER, str(error)))
+            return self._salvaged(stream)
+        return found
 
-    def _blocks(self, stream: _Stream, tier: Tier, since: int, until: int) -> Iterator[tuple[int, bytes]]:
-        """The blocks that may hold something of a range, with their starts, in order."""
-        yield from self._connection.execute(
-            "SELECT start, data FROM blocks WHERE stream = ? AND tier = ? AND start > ? AND start < ? ORDER BY start",
-            (stream.id, tier, since - tier.span, until),
-        )
+    def _salvaged(self, stream: _Stream) -> list[Statement]:
+        """The messages before and after damaged pages."""
+        found: dict[tuple[int, int], Statement] = {}
+        for order in ("ASC", "DESC"):
+            rows = rows_between(self._connection, stream.id, stream.packed + 1, stream.last, order)
+            with suppress(DamageError), telling_damage():
+                found |= {statement[1:3]: statement for statement in self._read(stream, rows)}
+        return list(found.values())
+
+    def _read(self, stream: _Stream, rows: Iterable[Sequence[Any]]) -> Iterator[Statement]:
+        for row in rows:
+            try:
+                yield read_row(row, self._names)
+            except DamageError as error:
+                self.damaged.add(Damage(stream.record, Tier.MESSAGES, 0, FOR_EVER, str(error)))
+
+    def _blocks(
+        self, stream: _Stream, tier: Tier, since: int, until: int, opened: Callable[[bytes], _T]
+    ) -> Iterator[_T]:
+        """The blocks that may hold something of a range, in order."""
+        for start, data in blocks_between(self._connection, stream.id, tier, since - tier.span + 1, until):
+            try:
+                yield opened(data or b"")
+            except DamageError as error:
+                first = start // tier.span * tier.span
+                self.damaged.add(Damage(stream.record, tier, first, first + tier.span, str(error)))
 
     def _first_block(self, stream: _Stream, tier: Tier) -> int:
         found: int | None = self._connection.execute(
@@ -170,8 +230,8 @@ class History:
 
     def _statements(self, stream: _Stream, since: int, until: int) -> list[Statement]:
         found = self._unpacked(stream)
-        for _, data in self._blocks(stream, Tier.MESSAGES, since, until):
-            found += decode_statements(data, self._names)
+        for block in self._blocks(stream, Tier.MESSAGES, since, until, Messages):
+            found += block.statements(self._names)
         return sorted((one for one in found if since <= one.time < until), key=_order)
 
     def _timeline(self, stream: _Stream, field: str, since: int, until: int) -> Timeline:
@@ -181,8 +241,8 @@ class History:
             if one.full or field in one.values or field in one.gone
         ]
         number = self._numbers.get(field, field)
-        for _, data in self._blocks(stream, Tier.MESSAGES, since, until):
-            found += decode_field(data, number)
+        for block in self._blocks(stream, Tier.MESSAGES, since, until, Messages):
+            found += block.field(number)
         found.sort(key=lambda one: one[:3])
         return [(time, value) for time, _, _, value in found if since <= time < until]
 
@@ -196,8 +256,8 @@ class History:
         for (start,) in starts:
             if any(statement.full and statement.time >= start + HOUR for statement in found):
                 break
-            data = block(self._connection, stream.id, Tier.MESSAGES, start)
-            found += [one for one in decode_statements(data or b"", self._names) if one.time <= time]
+            for block in self._blocks(stream, Tier.MESSAGES, start + HOUR - 1, start + 1, Messages):
+                found += [one for one in block.statements(self._names) if one.time <= time]
         found.sort(key=_order)
         fulls = [at for at, statement in enumerate(found) if statement.full]
         return found[fulls[-1] :] if fulls else found
@@ -211,8 +271,8 @@ class History:
         number = self._numbers.get(field, field)
         found = [
             summary
-            for _, data in self._blocks(stream, tier, start, end)
-            for summary in decode_summaries(data)[0].get(number, [])
+            for block in self._blocks(stream, tier, start, end, Summaries)
+            for summary in block.summaries.get(number, [])
             if start <= summary.start < end and summary.start // HOUR * HOUR not in made
         ]
         if made:
@@ -229,32 +289,32 @@ class History:
             (Tier.HOURS, since, min(until, finest)),
             (Tier.FIVE_MINUTES, max(since, finest), until),
         ):
-            for _, data in self._blocks(stream, tier, first, end):
-                summaries, changed = decode_summaries(data)
-                found += [Change(one.start + tier - 1, one.last) for one in summaries.get(number, [])]
-                found += changed.get(number, [])
+            for block in self._blocks(stream, tier, first, end, Summaries):
+                found += [Change(one.start + tier - 1, one.last) for one in block.summaries.get(number, [])]
+                found += block.changes.get(number, [])
             found = [one for one in found if since <= one.time < end]
         return found
 
     def _summarized_at(self, stream: _Stream, time: int) -> dict[str, Stated]:
         """What the finest summaries tell of a time of which no messages are kept."""
         for tier in (Tier.FIVE_MINUTES, Tier.HOURS):
-            row = self._connection.execute(
-                "SELECT data FROM blocks WHERE stream = ? AND tier = ? AND start <= ? ORDER BY start DESC LIMIT 1",
+            starts = self._connection.execute(
+                "SELECT start FROM blocks WHERE stream = ? AND tier = ? AND start <= ? ORDER BY start DESC LIMIT 2",
                 (stream.id, tier, time),
-            ).fetchone()
-            if row is None:
+            ).fetchall()
+            if not starts:
                 continue
-            summaries, changed = decode_summaries(row[0])
             found: dict[str, Change] = {}
-            for number, rows in summaries.items():
-                for one in rows:
-                    if one.start + tier <= time + 1:
-                        found[number] = Change(one.start + tier - 1, one.last)
-            for number, steps in changed.items():
-                for change in steps:
-                    if change.time <= time:
-                        found[number] = change
+            # A step is told when it has ended: at the beginning of a block, by the one before it.
+            for block in self._blocks(stream, tier, starts[-1][0] + tier.span - 1, starts[0][0] + 1, Summaries):
+                for number, rows in block.summaries.items():
+                    for one in rows:
+                        if one.start + tier <= time + 1:
+                            found[number] = Change(one.start + tier - 1, one.last)
+                for number, changes in block.changes.items():
+                    for change in changes:
+                        if change.time <= time:
+                            found[number] = change
             return {
                 self._names.get(number, number): Stated(one.value, stream.owner, one.time)
                 for number, one in found.items()
