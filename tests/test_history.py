@@ -57,11 +57,9 @@ def _statements() -> st.SearchStrategy[list[Statement]]:
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_statements(), st.booleans())
-def test_a_block_loses_nothing(statements: list[Statement], has_numbers: bool) -> None:
-    numbers: dict[str, int | str] = {name: at for at, name in enumerate(_FIELDS, 1)} if has_numbers else {}
-    names = {str(number): name for name, number in numbers.items()}
-    back = blocks.Messages(blocks.encode_statements(statements, numbers)).statements(names)
+@given(_statements())
+def test_a_block_loses_nothing(statements: list[Statement]) -> None:
+    back = blocks.Messages(blocks.encode_statements(statements)).statements()
     assert [_exact(one) for one in back] == [_exact(one) for one in statements]
 
 

@@ -8,9 +8,11 @@ stands a checksum: what passes it is what was written.
 import lzma
 import struct
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from operator import sub
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -35,16 +37,16 @@ def checksum(data: bytes) -> int:
     return zlib.crc32(data)
 
 
-def encode_statements(statements: Sequence[Statement], numbers: Mapping[str, int | str]) -> bytes:
-    """The block of messages in order; `numbers` gives short names of fields."""
-    columns: dict[int | str, tuple[list[int], list[Any]]] = {}
+def encode_statements(statements: Sequence[Statement]) -> bytes:
+    """The block of messages in order; their fields have their short names."""
+    columns: dict[str, tuple[list[int], list[Any]]] = defaultdict(lambda: ([], []))
     for row, statement in enumerate(statements):
         for name, value in statement.values.items():
-            rows, values = columns.setdefault(numbers.get(name, name), ([], []))
+            rows, values = columns[name]
             rows.append(row)
             values.append(value)
         for name in statement.gone:
-            rows, values = columns.setdefault(numbers.get(name, name), ([], []))
+            rows, values = columns[name]
             rows.append(row)
             values.append(None)
     to = _Writer()
@@ -56,7 +58,7 @@ def encode_statements(statements: Sequence[Statement], numbers: Mapping[str, int
         "full": to.numbers(_differences([row for row, one in enumerate(statements) if one.full])),
     }
     packed["fields"] = {
-        str(number): [
+        number: [
             None if len(rows) == len(statements) else to.numbers(_differences(rows)),
             *to.column(values),
         ]
@@ -79,8 +81,8 @@ class Messages:
         self._fields: dict[str, list[Any]] = packed["fields"]
         self._begin = reader.at
 
-    def statements(self, names: Mapping[str, str]) -> list[Statement]:
-        """The messages; `names` gives the fields' names by their short ones."""
+    def statements(self, names: Mapping[Any, str] = MappingProxyType({})) -> list[Statement]:
+        """The messages; `names` gives names of fields by their short ones."""
         values: list[dict[str, Any]] = [{} for _ in self.times]
         gone: list[list[str]] = [[] for _ in self.times]
         for number, rows, column in self._columns():

@@ -23,9 +23,12 @@ from telemetry.stores.history.blocks import (
 )
 from telemetry.stores.history.rows import blocks_between
 from telemetry.stores.history.summaries import combine, merge_changes, merge_summaries, of_all
-from telemetry.stores.history.writing import HistoryWriter, Stream
+from telemetry.stores.history.writing import Stream
 
-_MOST_ROWS, _MOST_HOURS = 500, 3
+MOST_ROWS = 400
+"""Rows that one piece takes at most."""
+
+_MOST_HOURS = 3
 _LARGEST_BLOCK = 2_000
 
 _T = TypeVar("_T")
@@ -59,19 +62,16 @@ class _Blocks(Generic[_T]):
 class Piece:
     """As many rows of a stream as are packed at once."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, writer: HistoryWriter, stream: Stream, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, stream: Stream, tell: Callable[[str], None]) -> None:
         self._connection, self._stream, self._tell = connection, stream, tell
-        self._numbers = writer.numbers
         self._hours: dict[int, list[Statement]] = {}
         self._count = self._received = 0
         self._messages: dict[int, _Blocks[Messages]] = {}
 
     def take(self, statement: Statement) -> bool:
-        """Take a message; False when it is too much for one piece."""
+        """Take a message, whose fields have their short names; False when it is too much for one piece."""
         hour = statement.time // HOUR * HOUR
-        if self._count == _MOST_ROWS or (hour not in self._hours and self._is_enough()):
+        if self._count == MOST_ROWS or (hour not in self._hours and self._is_enough()):
             return False
         self._hours.setdefault(hour, []).append(statement)
         self._count += 1
@@ -80,25 +80,25 @@ class Piece:
 
     def _is_enough(self) -> bool:
         """Whether a further hour is better left to the next piece."""
-        return len(self._hours) == _MOST_HOURS or self._count >= _MOST_ROWS // 3
+        return len(self._hours) == _MOST_HOURS or self._count >= MOST_ROWS // 3
 
-    def write(self, following: int | None, names: Mapping[str, str]) -> None:
+    def write(self, following: int | None) -> None:
         """Write the blocks; `following` is the time of the stream's next row, which is not packed yet."""
         # What was stated in an hour holds on in the next one.
         touched = sorted({hour + shift for hour in self._hours for shift in (0, HOUR)})
         whole = {hour: self._is_whole(hour) for hour in sorted({one - shift for one in touched for shift in (0, HOUR)})}
         for hour, statements in self._hours.items():
-            self._add(hour, statements, names)
+            self._add(hour, statements)
         for hour in touched:
             # Until that row is packed, readers make the summaries of its hour and the next one from messages.
             is_waiting = following is not None and hour - HOUR <= following < hour + HOUR
             self._summarize(hour, is_whole=whole[hour], was_whole=whole[hour - HOUR], is_waiting=is_waiting)
 
-    def _add(self, hour: int, statements: list[Statement], names: Mapping[str, str]) -> None:
+    def _add(self, hour: int, statements: list[Statement]) -> None:
         blocks = self._messages_of(hour)
         is_full = blocks.last is not None and len(blocks.last.times) + len(statements) > _LARGEST_BLOCK
-        held = [] if is_full or blocks.last is None else blocks.last.statements(names)
-        data = encode_statements(sorted([*held, *statements], key=lambda one: one[:3]), self._numbers)
+        held = [] if is_full or blocks.last is None else blocks.last.statements()
+        data = encode_statements(sorted([*held, *statements], key=lambda one: one[:3]))
         place = blocks.place(beside=is_full)
         self._write(Tier.MESSAGES, place, data)
         blocks.data[place], blocks.opened[place] = data, Messages(data)
@@ -127,8 +127,8 @@ class Piece:
         opened = list(self._messages_of(hour).opened.values())
         if len(opened) == 1:
             return opened[0]
-        statements = sorted((one for part in opened for one in part.statements({})), key=lambda one: one[:3])
-        return Messages(encode_statements(statements, {}))
+        statements = sorted((one for part in opened for one in part.statements()), key=lambda one: one[:3])
+        return Messages(encode_statements(statements))
 
     def _merge_into_day(
         self, hour: int, summaries: Mapping[str, list[Summary]], changes: Mapping[str, list[Change]]

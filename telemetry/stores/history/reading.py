@@ -76,8 +76,10 @@ class History:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.damaged: set[Damage] = set()
-        self._names = names_of(connection)
-        self._numbers = {name: number for number, name in self._names.items()}
+        names = names_of(connection)
+        # As they stand in rows, and in blocks.
+        self._names: dict[int | str, str] = dict(names) | {str(number): name for number, name in names.items()}
+        self._numbers = {name: str(number) for number, name in names.items()}
 
     def records(self) -> list[RecordKey]:
         """The records of which there is any history."""

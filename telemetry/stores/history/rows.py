@@ -24,9 +24,13 @@ SELECT id, previous FROM chain
 _ROWS = "SELECT id, stream, time, epoch, seq, delay, full, statement FROM history"
 
 
-def names_of(connection: sqlite3.Connection) -> dict[str, str]:
-    """The fields' names by the short ones that stand in blocks."""
-    return {str(number): name for number, name in connection.execute("SELECT number, name FROM names")}
+Names = Mapping[int | str, str]
+"""Fields' names by their short ones."""
+
+
+def names_of(connection: sqlite3.Connection) -> dict[int | str, str]:
+    """The fields' names by the numbers that stand for them in rows."""
+    return dict(connection.execute("SELECT number, name FROM names").fetchall())
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -55,7 +59,7 @@ def walk(connection: sqlite3.Connection, last: int, packed: int, most: int) -> l
 
 
 def read_rows(
-    connection: sqlite3.Connection, stream: int, ids: Sequence[int], names: Mapping[str, str]
+    connection: sqlite3.Connection, stream: int, ids: Sequence[int], names: Names
 ) -> list[tuple[int, Statement]]:
     """Some rows of a stream in order, each with its number; those that are deleted meanwhile are left out."""
     return [(row[0], read_row(row, names)) for row in rows_of(connection, stream, ids)]
@@ -75,15 +79,16 @@ def rows_between(
     yield from connection.execute(query, (first, last, stream))
 
 
-def read_row(row: Sequence[Any], names: Mapping[str, str]) -> Statement:
+def read_row(row: Sequence[Any], names: Names) -> Statement:
     """A row as the message that it is; DamageError where it is none."""
     number, _, time, epoch, seq, delay, full, text = row
     try:
         stated = orjson.loads(text)
-        pairs = list(zip(stated[::2], stated[1::2], strict=True))
-        values = {names.get(str(short), short): value for short, value in pairs if value is not None}
-        gone = tuple(names.get(str(short), short) for short, value in pairs if value is None)
-        is_whole = all(type(one) is int for one in (time, epoch, seq, delay, full))
+        values = dict(zip([names.get(short, short) for short in stated[::2]], stated[1::2], strict=True))
+        gone = tuple(name for name, value in values.items() if value is None) if None in stated else ()
+        for name in gone:
+            del values[name]
+        is_whole = type(time) is type(epoch) is type(seq) is type(delay) is type(full) is int
     except (ValueError, TypeError):
         is_whole = False
     if not is_whole:

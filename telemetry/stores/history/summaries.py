@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from operator import mul, sub
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from telemetry.stores.history import HOUR, Change, Summary
 from telemetry.stores.history.blocks import Timeline, decimals
@@ -21,11 +21,12 @@ LONGEST_HELD = HOUR
 """Milliseconds for which a number counts that nobody states again."""
 
 _MORE_DECIMALS = 2
+_NUMBERS = {int, float}
 
 
 def summarize(timeline: Timeline, start: int, end: int, step: int) -> list[Summary]:
     """The steps from `start` to before `end` in which a number held; those in which it is not known are left out."""
-    numbers = [value if _is_number(value) else None for _, value in timeline]
+    numbers: list[Any] = [value if type(value) in _NUMBERS else None for _, value in timeline]
     if numbers.count(None) == len(numbers):
         return []
     times = [time for time, _ in timeline]
@@ -44,10 +45,6 @@ def summarize(timeline: Timeline, start: int, end: int, step: int) -> list[Summa
             found.append(summary)
         begin, first = finish, after
     return _rounded(found)
-
-
-def _is_number(value: object) -> TypeGuard[int | float]:
-    return type(value) is int or type(value) is float
 
 
 def _summary(start: int, values: list[float | None], held: list[int], counted: int) -> Summary | None:
@@ -104,7 +101,7 @@ def changes(timeline: Timeline, start: int, end: int, step: int) -> list[Change]
 
     Of lists and objects only what they were at the end of each step.
     """
-    texts = [(time, None if _is_number(value) else value) for time, value in timeline if time < end]
+    texts = [(time, None if type(value) in _NUMBERS else value) for time, value in timeline if time < end]
     before = [value for time, value in texts if time < start][-1:]
     within = [(max(time, start), value) for time, value in texts if time >= start]
     stated = [(start, value) for value in before] + within
@@ -138,10 +135,9 @@ def of_all(
     """What all fields did from `start` to before `end`; what was stated before says what held then."""
     summaries, changed = {}, {}
     for name, timeline in timelines.items():
-        if rows := summarize(timeline, start, end, step):
+        kinds = {type(value) for _, value in timeline} - {type(None)}
+        if kinds & _NUMBERS and (rows := summarize(timeline, start, end, step)):
             summaries[name] = rows
-        if any(not (value is None or _is_number(value)) for _, value in timeline) and (
-            became := changes(timeline, start, end, step)
-        ):
+        if kinds - _NUMBERS and (became := changes(timeline, start, end, step)):
             changed[name] = became
     return summaries, changed

@@ -16,7 +16,7 @@ from itertools import chain
 from telemetry.errors import DamageError, TelemetryError
 from telemetry.stores.history import HOUR, Statement, Tier
 from telemetry.stores.history.horizon import Horizon
-from telemetry.stores.history.packing import Piece
+from telemetry.stores.history.packing import MOST_ROWS, Piece
 from telemetry.stores.history.rows import SAVE, read_rows, telling_damage, walk
 from telemetry.stores.history.writing import HistoryWriter, Stream
 
@@ -29,7 +29,6 @@ _STRAGGLERS = 60_000
 _PAUSE = 60_000
 _SECONDS_A_STEP = 0.01
 _LINKS_A_PIECE = 2_000
-_ROWS_READ = 501
 _ROWS_A_STEP = 5_000
 _BLOCKS_A_STEP = 50
 _STREAMS_A_STEP = 1_000
@@ -219,11 +218,11 @@ class Upkeep:
             if len(links) == _LINKS_A_PIECE:
                 yield stream, 0
         ids.reverse()
-        names = {str(number): name for name, number in self._writer.numbers.items()}
+        names: dict[int | str, str] = {number: str(number) for number in self._writer.numbers.values()}
         is_last = False
         while not is_last:
-            some = ids[:_ROWS_READ]
-            piece = Piece(self._connection, self._writer, stream, self._tell)
+            some = ids[: MOST_ROWS + 1]
+            piece = Piece(self._connection, stream, self._tell)
             packed, following, is_last = through, None, True
             for number, statement in read_rows(self._connection, stream.id, some, names):
                 is_last = number > through or age.is_recent(statement)
@@ -233,7 +232,7 @@ class Upkeep:
             else:
                 if len(ids) > len(some):
                     packed, is_last = some[-1], False
-            piece.write(following, names)
+            piece.write(following)
             yield stream, packed
             ids = ids[bisect_right(ids, packed) :]
 
