@@ -179,7 +179,7 @@ class ModelAggregator:
     def start(self) -> None:
         self.core = Core(
             name=self.name, topics=TOPICS, intervals=INTERVALS, stored=self.stored, now=self.world.now,
-            time=self.world.time,
+            time=self.world.time, written_at_once=self.world.written_at_once,
         )  # fmt: skip
         self.link.is_up = True
         self.core.connected(self.world.now)
@@ -280,6 +280,8 @@ class World:
         self, *, seed: int, agents: int = 2, aggregators: tuple[str, ...] = ("main",), spool_bytes: int = 1 << 20
     ) -> None:
         self.dice = Random(seed)
+        # As where many records change: what is stored of them is behind the history.
+        self.written_at_once = self.dice.choice([0, 500])
         self.now, self.time = 1000.0, 1_700_000_000_000
         self.drop = self.repeat = self.resend = 0.0
         self.broker_is_up = True

@@ -76,6 +76,8 @@ class Aggregator:
             self._settle(link, batch)
             self._maintain()
             self._tell_health(link)
+        self._core.mirror_all()
+        self._settle(link, [])
         link.publish(self._presence(PresenceState.STOPPED, self._session))
         link.close(_CLOSE_TIMEOUT)
 

@@ -28,7 +28,7 @@ _ROUNDS = 8
 _SPACING = 0.001
 """Seconds between two requests: a thousand a second are no burden."""
 
-_COMMIT = 0.5
+_COMMIT = 1.5
 """Seconds in which what an agent stated has come into the database."""
 
 _ANSWER = 5.0

@@ -49,6 +49,9 @@ _CACHE_KIB = 8 * 1024
 _CHECKPOINT_PAGES = 16_000
 """Pages (64 MiB) of the WAL until they are moved to the database, each once however often it was written."""
 
+_CAUGHT_UP = "UPDATE mirrored SET history = :newest WHERE history <> :newest"
+"""`mirrored` has one row: up to which row of the history the records have it."""
+
 _EVENT_COLUMNS = {"time": int, "minerId": str, "agent": str, "event": str, "detail": str}
 _REJECTED_COLUMNS = {"time": int, "topic": str, "reason": str, "payload": bytes}
 
@@ -76,7 +79,9 @@ class SqliteStore:
             records = dict(read_record(record, row, layouts) for record in RECORDS for row in self._rows(record.name))
             rows = self._connection.execute(AGENTS[SCHEMA_VERSION])
             agents = {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
-        return Stored(records=records, agents=agents)
+            mirrored = self._connection.execute("SELECT history FROM mirrored").fetchone()[0]
+            behind = tuple(self._history.after(mirrored))
+        return Stored(records=records, agents=agents, behind=behind)
 
     def commit(self, batch: Batch) -> None:
         """Write a batch as one transaction."""
@@ -89,6 +94,8 @@ class SqliteStore:
                     table.write({key: row for key, row in batch.records.items() if key.record is record})
                 self._agents.write(batch.agents, batch.moved)
                 self._write_rows(batch)
+                if not batch.is_behind:
+                    self._connection.execute(_CAUGHT_UP, {"newest": self._history.next - 1})
         except BaseException as error:
             self._history.rolled_back()
             self._looked_at = None
@@ -173,6 +180,9 @@ class SqliteStore:
             for name, kinds in (("events", _EVENT_COLUMNS), ("rejected", _REJECTED_COLUMNS)):
                 _make(database, name, {"id": int} | kinds, "id")
             self._prepare_history()
+            if not database.table("mirrored").exists():
+                self._connection.execute("CREATE TABLE mirrored (history INTEGER)")
+                self._connection.execute("INSERT INTO mirrored SELECT coalesce(max(id), 0) FROM history")
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

@@ -79,6 +79,11 @@ def rows_between(
     yield from connection.execute(query, (first, last, stream))
 
 
+def rows_after(connection: sqlite3.Connection, number: int) -> Iterator[Sequence[Any]]:
+    """The rows of all streams after one, in order, for `read_row`."""
+    yield from connection.execute(f"{_ROWS} WHERE id > ? ORDER BY id", (number,))
+
+
 def read_row(row: Sequence[Any], names: Names) -> Statement:
     """A row as the message that it is; DamageError where it is none."""
     number, _, time, epoch, seq, delay, full, text = row

@@ -13,7 +13,9 @@ import orjson
 
 from telemetry.fields import Owner
 from telemetry.stores import HistoryRow
+from telemetry.stores.history.rows import names_of, read_row, rows_after
 from telemetry.topics import RecordKey
+from telemetry.wire import Position
 
 MOST_UNMARKED = 20_000
 """Rows after which `streams.last` is written."""
@@ -130,6 +132,17 @@ class HistoryWriter:
     def streams(self) -> Iterable[Stream]:
         """All streams."""
         return self._streams.values()
+
+    def after(self, number: int) -> list[HistoryRow]:
+        """The messages of the rows after one, in the order in which they came."""
+        senders = {stream.id: sender for sender, stream in self._streams.items()}
+        names = names_of(self._connection)
+        found = []
+        for row in rows_after(self._connection, number):
+            if (sender := senders.get(row[1])) is not None:
+                time, epoch, seq, delay, full, values, gone = read_row(row, names)
+                found.append(HistoryRow(*sender, Position(epoch, seq), time, time + delay, full, values, gone))
+        return found
 
     def append(self, messages: Sequence[HistoryRow]) -> None:
         """Write a batch's messages."""
