@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from telemetry.aggregator.core import Core, Incoming
+from telemetry.aggregator.core import Core
 from telemetry.config import Intervals
 from telemetry.fields import Owner, Value
 from telemetry.follow import RecordCopy
+from telemetry.mqtt.packets import Message
 from telemetry.publish import Publisher
 from telemetry.records import WORKER_INFO
 from telemetry.spooling import MemorySpool, Row
@@ -210,12 +211,8 @@ class ModelAggregator:
         if self.core is None:
             return
         taken = list(self.link.queue)
-        for message, retained in taken:
-            incoming = Incoming(
-                topic=message.topic, payload=message.payload, now=self.world.now, time=self.world.time,
-                retained=retained,
-            )  # fmt: skip
-            self.core.receive(incoming)
+        came = [Message(message.topic, message.payload, retained, b"") for message, retained in taken]
+        self.core.receive_all(came, now=self.world.now, time=self.world.time)
         self.core.tick(now=self.world.now, time=self.world.time)
         if dies:
             self.kill()

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.aggregator.agents import FIRST_REPEAT, GRACE
-from telemetry.aggregator.core import Core, Incoming
+from telemetry.aggregator.core import Core
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.config import Intervals
 from telemetry.fields import Owner
+from telemetry.mqtt.packets import Message
 from telemetry.stores import Batch, Held, RecordRow, Stored
 from telemetry.topics import MINER_AGENT, AgentKey, RecordKey, Topics, sender_of
 from telemetry.wire import (
@@ -58,7 +59,7 @@ class Bench:
 
     def receive(self, topic: str, payload: bytes, *, retained: bool = False) -> None:
         time = int(self.now * 1000)
-        self.core.receive(Incoming(topic=topic, payload=payload, now=self.now, time=time, retained=retained))
+        self.core.receive_all([Message(topic, payload, retained, b"")], now=self.now, time=time)
 
     def change(
         self,

@@ -70,17 +70,6 @@ class Message(Protocol):
     def retained(self) -> bool: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incoming:
-    """One message with its time: `now` is the monotonic clock in seconds, `time` Unix milliseconds."""
-
-    topic: str
-    payload: bytes
-    now: float
-    time: int
-    retained: bool = False
-
-
 class _Feed:
     """All that a topic of changes stands for, found once: who states what, in whose log, of which record."""
 
@@ -135,10 +124,6 @@ class Core:
         self._now, self._time = now, time
         for message in messages:
             self._receive(message.topic, message.payload, retained=message.retained)
-
-    def receive(self, incoming: Incoming) -> None:
-        """Take in one message."""
-        self.receive_all((incoming,), now=incoming.now, time=incoming.time)
 
     def _receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
         self.counts["messages"] += 1
