@@ -7,7 +7,6 @@ published once that is committed out of `take_outgoing`.
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from telemetry.admission import Admitted, admission

@@ -46,8 +46,8 @@ MOST_REJECTED = 10_000
 """Rows kept in the table `rejected`; the oldest go first."""
 
 _CACHE_KIB = 8 * 1024
-_CHECKPOINT_PAGES = 16_000
-"""Pages (64 MiB) of the WAL until they are moved to the database, each once however often it was written."""
+_CHECKPOINT_PAGES = 2_000
+"""Pages (8 MiB) of the WAL until they are moved to the database: with more, a commit would wait for them too long."""
 
 _CAUGHT_UP = "UPDATE mirrored SET history = :newest WHERE history <> :newest"
 """`mirrored` has one row: up to which row of the history the records have it."""
