@@ -101,7 +101,7 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise UsageError(f"no database at {path}: give --data DIR or --database FILE, or start `telemetry up`")
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        connection = _connect(path)
         try:
             connection.row_factory = sqlite3.Row
             _require_readable(connection, path)
@@ -110,6 +110,26 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
             connection.close()
     except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"database {path}: {error}; put back a copy, or give another --database") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=5.0)
+    try:
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+            raise
+        # Where nothing can be written, SQLite cannot share a WAL with others; there are no others.
+        wal = path.with_name(f"{path.name}-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise StoreError(
+                f"database {path}: the disk is read-only, and {wal.name} holds what was written last: "
+                "copy both to where you can write, and give that --database"
+            ) from None
+        return sqlite3.connect(f"{uri}&immutable=1", uri=True)
+    return connection
 
 
 def _require_readable(connection: sqlite3.Connection, path: Path) -> None:

@@ -21,7 +21,10 @@ WITH RECURSIVE chain (id, previous) AS (
 SELECT id, previous FROM chain
 """
 
-_ROWS = "SELECT id, stream, time, epoch, seq, delay, full, statement FROM history"
+ROW = ("id", "stream", "time", "epoch", "seq", "delay", "full", "statement")
+"""The columns of a row that `read_row` takes."""
+
+_ROWS = f"SELECT {', '.join(ROW)} FROM history"
 
 
 Names = Mapping[int | str, str]
