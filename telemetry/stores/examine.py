@@ -5,14 +5,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 from telemetry.errors import DamageError
+from telemetry.fields import Record
 from telemetry.records import RECORDS
 from telemetry.stores.history import HOUR, Statement, Tier
 from telemetry.stores.history.blocks import Messages, Summaries
 from telemetry.stores.history.rows import ROW, Names, read_row, telling_damage
-from telemetry.stores.rows import SCHEMA_VERSION, read_agent, read_record
+from telemetry.stores.rows import SCHEMA_VERSION, read_agent, read_layouts, read_record
+from telemetry.stores.state import Layouts
 from telemetry.topics import RecordKey
 
 _SECONDS_FOR_STRUCTURE = 120.0
@@ -111,6 +114,15 @@ def _rows(connection: sqlite3.Connection, table: str, first: int, last: int) -> 
     )
 
 
+def _read_record(record: Record, layouts: Layouts, row: sqlite3.Row) -> object:
+    return read_record(record, row, layouts)
+
+
+def _read_agent(row: sqlite3.Row) -> object:
+    # Its position and when it was heard stand in another table, but for version 1.
+    return read_agent({"position": None, "heard": 0} | dict(row))
+
+
 class Examination:
     """One look at a whole database."""
 
@@ -120,12 +132,16 @@ class Examination:
     def findings(self) -> Iterator[Finding]:
         """Each part, one after the other."""
         yield self._structure()
+        is_old = self._connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION
+        layouts: Layouts = {}
+        with suppress(sqlite3.DatabaseError):
+            layouts = read_layouts(self._connection)
         for record in RECORDS:
-            yield self._table(record.name, lambda row, record=record: read_record(record, row))  # type: ignore[misc]
-        yield self._table("agents", read_agent)
-        for table in ("events", "rejected"):
+            yield self._table(record.name, partial(_read_record, record, layouts))
+        yield self._table("agents", _read_agent)
+        for table in ("events", "rejected", *(() if is_old else ("positions", "layouts", "mirrored"))):
             yield self._table(table, None)
-        if self._connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+        if is_old:
             yield self._table("history", None)
         else:
             yield from self._history()

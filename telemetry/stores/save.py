@@ -11,7 +11,10 @@ from telemetry.stores.examine import is_block, salvage
 from telemetry.stores.rows import SCHEMA_VERSION
 from telemetry.stores.sqlite import SqliteStore
 
-_TABLES = (*(record.name for record in RECORDS), "agents", "events", "rejected", "names", "streams", "clock")
+_TABLES = (
+    *(record.name for record in RECORDS), "layouts", "agents", "positions", "events", "rejected", "names",
+    "streams", "clock",
+)  # fmt: skip
 
 
 def save(damaged: sqlite3.Connection, path: Path) -> int:
@@ -25,6 +28,8 @@ def save(damaged: sqlite3.Connection, path: Path) -> int:
         with closing(sqlite3.connect(path)) as saved, saved:
             copied = sum(_copy(saved, table, salvage(damaged, table, [])) for table in _TABLES)
             copied += _copy(saved, "history", _chained(saved, salvage(damaged, "history", [])))
+            mirrored = max((row["history"] for row in salvage(damaged, "mirrored", [])), default=None)
+            saved.execute("UPDATE mirrored SET history = coalesce(?, (SELECT max(id) FROM history), 0)", (mirrored,))
             blocks = (row for row in salvage(damaged, "blocks", []) if is_block(row))
             return copied + _copy(saved, "blocks", blocks)
     except sqlite3.Error as error:
