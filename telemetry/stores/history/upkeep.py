@@ -36,6 +36,8 @@ _EVENTS_A_STEP = 1_000
 _MOST_TOLD = 10
 _LAST = 2**62
 
+_END_OF_TIME = 2**62
+
 Transaction = Callable[[], AbstractContextManager[None]]
 
 
@@ -140,6 +142,18 @@ class Upkeep:
             _log.error("%s; it stays as it is: %s%s", text, SAVE, more)
 
     # --- rows to blocks ---
+
+    def pack_since(self, first: int) -> None:
+        """Pack at once, however new they are, all rows of the streams that have one from a number on."""
+        self._writer.be_sure()
+        age = _Age(_END_OF_TIME, _END_OF_TIME)
+        waiting = [stream for stream in self._writer.streams if stream.last >= first]
+        pieces = (self._pack_stream(stream, stream.last, age) for stream in waiting)
+        try:
+            for _ in self._in_steps(chain.from_iterable(pieces)):
+                pass
+        except _BrokenError as error:
+            raise DamageError(f"history of {error.stream.record}: {error}; {SAVE}") from None
 
     def _pack(self, now: int) -> Iterator[None]:
         """Pack what was received before an hour began, and what came in its first minute of the time before."""
