@@ -24,6 +24,9 @@ COMMANDS = {
     "at": "one record as it was at a time",
     "diff": "what differs in a record between two times",
     "events": "who went away, and who came back",
+    "export": "what happened, to a file: CSV, JSON lines or Parquet",
+    "backup": "copy the database, also while an aggregator writes",
+    "import": "put a backup in place, or add an export to the history",
     "resubscribe": "have a miner's snapshots published again",
     "verify": "whether every mirror equals its host",
     "forget": "remove a host or miner that is gone for good",
@@ -32,6 +35,9 @@ COMMANDS = {
     "fields": "the catalogue of fields",
 }
 
+
+_MODULES = {"import": "import_"}
+"""Where the name is a word of Python's own."""
 
 SERVERS = {"up", "agent", "aggregator", "broker", "simulate"}
 """Commands that run until Ctrl-C or SIGTERM, and end with status 0."""
@@ -96,7 +102,7 @@ def _run(words: list[str]) -> int:
         # Until it has its own handlers: nothing was begun that would have to be ended.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(0))
-    module: Command = import_module(f"telemetry.cli.{name}")
+    module: Command = import_module(f"telemetry.cli.{_MODULES.get(name, name)}")
     parser = _Parser(prog=f"telemetry {name}", description=module.__doc__)
     module.add_arguments(parser)
     return module.run(parser.parse(words[1:]))
