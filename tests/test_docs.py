@@ -64,6 +64,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, in
 def _real(command: str, port: int, place: Path) -> str:
     """The command with this test's port and directory in place of the README's."""
     command += ENDS_WITH.get(command, "")
+    # What runs here has just begun.
+    command = command.replace("telemetry at -10m", "telemetry at now")
     command = command.replace("-p 1883", f"-p {port}").replace("/var/lib/telemetry", str(place / "var"))
     return command.replace("mqtts://USER:PASSWORD@mqtt.example.lan:8883", f"mqtt://USER:PASSWORD@127.0.0.1:{port}")
 
