@@ -354,6 +354,9 @@ def test_diff_shows_of_a_list_what_came_and_went(fleet: str, capsys: pytest.Capt
     assert "/dev/sda1" not in out
     _, out, _ = ran(capsys, "diff", clock(START + 130 * MINUTE), "f01234/seal01", "--database", fleet)
     assert out.endswith("nothing differs\n")
+    status, out, error = ran(capsys, "diff", clock(START - HOUR), clock(START), "f01234/seal01", "--database", fleet)
+    assert (status, error) == (0, "")
+    assert "not known → 10.5 %" in out
     status, _, error = ran(capsys, "diff", "-1h", "now", "f01234", "seal01", "more", "--database", fleet)
     assert (status, "expected TIME [TIME] MINER [HOST]" in error) == (2, True)
 

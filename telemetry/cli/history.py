@@ -15,7 +15,7 @@ from telemetry.cli.tables import Cell, format_column, format_moment, format_valu
 from telemetry.cli.times import add_range, parse_span, range_of
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.stores.history import HOUR, Tier
-from telemetry.stores.history.reading import History, open_history
+from telemetry.stores.history.reading import FOR_EVER, History, open_history
 from telemetry.topics import RecordKey
 from telemetry.units import format_age, format_number, number_formatter
 
@@ -102,7 +102,7 @@ def _tell_of_summaries(columns: Sequence[Column], kept: dict[Tier, int]) -> None
     messages = kept.get(Tier.MESSAGES)
     times = [time for column in columns for time in column.values]
     if times and (messages is None or min(times) < messages):
-        tier = next(tier for tier in (Tier.FIVE_MINUTES, Tier.HOURS) if kept.get(tier, messages or 0) <= min(times))
+        tier = Tier.FIVE_MINUTES if kept.get(Tier.FIVE_MINUTES, FOR_EVER) <= min(times) else Tier.HOURS
         until = "" if messages is None else f" before {format_moment(messages)}"
         tell(f"messages are not kept any more{until}: there {TIERS[tier]} stand in for them")
 

@@ -9,7 +9,7 @@ from telemetry.cli.tables import format_moment
 from telemetry.errors import TelemetryError
 from telemetry.fields import Value
 from telemetry.stores.history import Tier
-from telemetry.stores.history.reading import Stated, open_history
+from telemetry.stores.history.reading import FOR_EVER, Stated, open_history
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, RecordKey
 
@@ -41,9 +41,10 @@ def moments(database: Path, key: RecordKey, times: Sequence[int]) -> list[Moment
         since = format_moment(min(kept.values()))
         raise TelemetryError(f"{key}: nothing known of it at {when} (there is history since {since})")
     messages = kept.get(Tier.MESSAGES)
-    if messages is None or min(times) < messages:
-        tier = next(tier for tier in (Tier.FIVE_MINUTES, Tier.HOURS, Tier.MESSAGES) if tier in kept)
-        tell(f"messages of {format_moment(min(times))} are not kept any more: it is told by {TIERS[tier]}")
+    summarized = [one.time for one in found if one.held and (messages is None or one.time < messages)]
+    if summarized:
+        tier = Tier.FIVE_MINUTES if kept.get(Tier.FIVE_MINUTES, FOR_EVER) <= min(summarized) else Tier.HOURS
+        tell(f"messages of {format_moment(min(summarized))} are not kept any more: it is told by {TIERS[tier]}")
     return found
 
 
