@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from telemetry.cli import main
 from telemetry.fields import Owner
-from telemetry.stores import Batch, Held, HistoryRow, StoredRecord
+from telemetry.stores import Batch, HistoryRow
 from telemetry.stores.history import Tier
 from telemetry.stores.history.reading import History, open_history
 from telemetry.stores.reading import open_reader
@@ -33,6 +33,7 @@ from telemetry.topics import RecordKey
 from telemetry.wire import Position
 from tests.conftest import StartPart
 from tests.parts import Broker, wait_for
+from tests.stored import row_of
 
 HOUR, MINUTE = 3_600_000, 60_000
 START = 1_795_800_000_000 // HOUR * HOUR
@@ -140,7 +141,7 @@ def database(tmp_path: Path) -> Path:
         for n, stated in enumerate(values, 1)
     ]  # fmt: skip
     rows.append(HistoryRow(MINER, Owner.MINER, Position(1, 1), START, START + 9, True, {"errorSectors": 3}, ()))
-    record = StoredRecord(fields={"cpuLoad": Held(1, Owner.HARDWARE, Position(1, 1))}, whole={}, time=START)
+    record = row_of(HOST, {"cpuLoad": 1}, seqs={"cpuLoad": 1}, time=START)
     with contextlib.closing(SqliteStore(path)) as store:
         store.commit(Batch(records={HOST: record}, history=rows))
     return path

@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 
 from telemetry.cli import main
 from telemetry.fields import Owner, Value
-from telemetry.stores import Batch, EventRow, Held, HistoryRow, StoredRecord
+from telemetry.stores import Batch, EventRow, HistoryRow
 from telemetry.stores.history.upkeep import Retention
 from telemetry.stores.rows import SCHEMA_VERSION
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import AgentKey, RecordKey
 from telemetry.wire import Position
 from tests.history_oracle import HOUR, PlainList
+from tests.stored import row_of
 
 MINUTE = 60_000
 START = 1_795_800_000_000 // HOUR * HOUR
@@ -231,8 +232,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> str:
         EventRow(START + 64 * MINUTE, AgentKey.of(MINER), "online", ""),
         EventRow(START + 65 * MINUTE, agent, "missing", "3 messages"),
     ]
-    held = {"cpuLoad": Held(1, Owner.HARDWARE, Position(1, 1))}
-    record = StoredRecord(fields=held, whole={Owner.HARDWARE: Position(1, 1)}, time=START)
+    record = row_of(HOST, {"cpuLoad": 1}, seqs={"cpuLoad": 1}, whole={Owner.HARDWARE: Position(1, 1)}, time=START)
     with contextlib.closing(SqliteStore(path)) as store:
         store.commit(Batch(records={HOST: record}, history=rows, events=events))
     return str(path)
@@ -411,11 +411,10 @@ def expired(tmp_path_factory: pytest.TempPathFactory) -> str:
         for n, time in enumerate(range(START, end, 10 * MINUTE), 1):
             values: dict[str, Value] = {"cpuLoad": n % 7, "taskState": f"enabled PC1:{n // 100}"}
             store.commit(Batch(history=[row(HOST, Owner.HARDWARE, n, time, values)]))
-        for hour in range(48):
-            while store.maintain(START + hour * HOUR + HOUR):
+        # What expires is told by a clock that was seen to run.
+        for time in range(START, end + 1, 10 * MINUTE):
+            while store.maintain(time):
                 pass
-        while store.maintain(end):
-            pass
     return str(path)
 
 

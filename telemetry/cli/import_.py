@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from telemetry.admission import admission
 from telemetry.cli.files import Advance, progress, replacing
 from telemetry.cli.known import tell
 from telemetry.cli.options import Chosen, add_common, add_database, chosen, named_record
@@ -21,7 +22,7 @@ from telemetry.errors import TelemetryError, UsageError
 from telemetry.stores import HistoryRow
 from telemetry.stores.backup import MAGIC, restore, unserved
 from telemetry.stores.reading import open_reader
-from telemetry.wire import Position, admit
+from telemetry.wire import Position
 
 if TYPE_CHECKING:
     from telemetry.fields import Owner
@@ -138,7 +139,7 @@ def read_message(told: object) -> HistoryRow:
     gone = told.get("_gone", [])
     if not isinstance(gone, list) or not all(isinstance(name, str) for name in gone):
         raise UsageError("_gone: expected names")
-    admitted = admit(key.record, owner, {name: value for name, value in told.items() if _is_stated(name)})
+    admitted = admission(key.record, owner).admit({name: value for name, value in told.items() if _is_stated(name)})
     if admitted.refused:
         raise UsageError("; ".join(admitted.refused))
     return HistoryRow(
