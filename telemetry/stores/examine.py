@@ -14,6 +14,7 @@ from telemetry.records import RECORDS
 from telemetry.stores.history import HOUR, Statement, Tier
 from telemetry.stores.history.blocks import Messages, Summaries
 from telemetry.stores.history.rows import ROW, Names, read_row, telling_damage
+from telemetry.stores.history.salvage import LAST_ROW, Lost, salvage
 from telemetry.stores.rows import SCHEMA_VERSION, read_agent, read_layouts, read_record
 from telemetry.stores.state import Layouts
 from telemetry.topics import RecordKey
@@ -21,7 +22,6 @@ from telemetry.topics import RecordKey
 _SECONDS_FOR_STRUCTURE = 120.0
 _MOST_PROBLEMS = 20
 _INSTRUCTIONS_A_LOOK = 1_000_000
-_LAST_ROW = 2**63 - 1
 _LATEST = 253_402_300_800_000
 _LARGEST = 2**53
 _ROWS_A_LOOK, _BLOCKS_A_LOOK = 100_000, 1_000
@@ -39,13 +39,6 @@ class Finding(NamedTuple):
     text: str
 
 
-class Lost(NamedTuple):
-    """Numbers of rows of a table among which some cannot be read."""
-
-    first: int
-    last: int
-
-
 class StoredStream(NamedTuple):
     """A row of the table `streams`."""
 
@@ -53,65 +46,6 @@ class StoredStream(NamedTuple):
     record: RecordKey
     last: int
     packed: int
-
-
-def salvage(connection: sqlite3.Connection, table: str, lost: list[Lost]) -> Iterator[sqlite3.Row]:
-    """All rows of a table that can be read, each as `number` and its columns; where others are is added to `lost`."""
-    at = 0
-    while True:
-        try:
-            with telling_damage():
-                for row in _rows(connection, table, at, _LAST_ROW):
-                    yield row
-                    at = row["number"] + 1
-        except DamageError:
-            after = _readable_after(connection, table, at)
-            if after == _LAST_ROW:
-                lost.append(Lost(at, _LAST_ROW))
-                return
-            yield from _between(connection, table, at, after - 1, lost)
-            at = after
-        else:
-            return
-
-
-def _readable_after(connection: sqlite3.Connection, table: str, at: int) -> int:
-    """A number from which on a row can be read, or there is none; not much further than need be."""
-    step = 1
-    while at + step < _LAST_ROW:
-        with suppress(DamageError), telling_damage():
-            next(_rows(connection, table, at + step, _LAST_ROW), None)
-            return at + step
-        step *= 2
-    return _LAST_ROW
-
-
-def _between(
-    connection: sqlite3.Connection, table: str, first: int, last: int, lost: list[Lost]
-) -> Iterator[sqlite3.Row]:
-    """The rows of a range in which some cannot be read."""
-    ranges = [(first, last)]
-    while ranges:
-        first, last = ranges.pop()
-        try:
-            with telling_damage():
-                for row in _rows(connection, table, first, last):
-                    yield row
-                    first = row["number"] + 1
-        except DamageError:
-            if first < last:
-                middle = (first + last) // 2
-                ranges += [(middle + 1, last), (first, middle)]
-            elif lost and lost[-1].last == first - 1:
-                lost[-1] = Lost(lost[-1].first, last)
-            else:
-                lost.append(Lost(first, last))
-
-
-def _rows(connection: sqlite3.Connection, table: str, first: int, last: int) -> Iterator[sqlite3.Row]:
-    yield from connection.execute(
-        f"SELECT rowid AS number, * FROM [{table}] WHERE rowid BETWEEN ? AND ? ORDER BY rowid", (first, last)
-    )
 
 
 def _read_record(record: Record, layouts: Layouts, row: sqlite3.Row) -> object:
@@ -301,7 +235,7 @@ def _readable(count: int, lost: list[Lost], bad: int) -> str:
 
 
 def _numbers(lost: Lost) -> str:
-    if lost.last == _LAST_ROW:
+    if lost.last == LAST_ROW:
         return f"from {lost.first} on"
     return str(lost.first) if lost.first == lost.last else f"{lost.first} to {lost.last}"
 

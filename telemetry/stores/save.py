@@ -7,7 +7,8 @@ from pathlib import Path
 
 from telemetry.errors import StoreError, UsageError
 from telemetry.records import RECORDS
-from telemetry.stores.examine import is_block, salvage
+from telemetry.stores.examine import is_block
+from telemetry.stores.history.salvage import salvage
 from telemetry.stores.rows import SCHEMA_VERSION
 from telemetry.stores.sqlite import SqliteStore
 

@@ -209,7 +209,8 @@ class _Reader:
     """What a `_Writer` packed; columns are read in the order in which they were written."""
 
     def __init__(self, data: bytes) -> None:
-        if not isinstance(data, bytes) or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+        is_one = isinstance(data, bytes) and len(data) > 4
+        if not is_one or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
             raise DamageError("its checksum does not fit")
         self._plain = lzma.decompress(data[4:], lzma.FORMAT_RAW, filters=_FILTERS)
         self.at = 4 + int.from_bytes(self._plain[:4], "little")

@@ -4,7 +4,7 @@ import heapq
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -15,14 +15,15 @@ from telemetry.fields import Owner, Value
 from telemetry.stores.history import HOUR, Change, Statement, Summary, Tier
 from telemetry.stores.history.blocks import Messages, Summaries, Timeline
 from telemetry.stores.history.rows import (
+    ROW,
     blocks_between,
     names_of,
     read_row,
-    rows_between,
     rows_of,
     telling_damage,
     walk,
 )
+from telemetry.stores.history.salvage import salvage
 from telemetry.stores.history.summaries import LONGEST_HELD, combine, summarize
 from telemetry.stores.reading import open_database
 from telemetry.topics import RecordKey
@@ -207,15 +208,13 @@ class History:
     def _newest(self) -> dict[int, int]:
         """The last rows of the streams that have one after all that are marked."""
         marked = self._connection.execute("SELECT max(last) FROM streams").fetchone()[0] or 0
-        newest: dict[int, int] = {}
-        rows = self._connection.execute("SELECT stream, id FROM history WHERE id > ? ORDER BY id DESC", (marked,))
+        query = "SELECT stream, id FROM history WHERE id > ? ORDER BY id"
         try:
             with telling_damage():
-                for number, row in rows:
-                    newest.setdefault(number, row)
+                return dict(map(tuple, self._connection.execute(query, (marked,))))
         except DamageError as error:
             self.damaged.add(Damage(None, Tier.MESSAGES, 0, FOR_EVER, str(error)))
-        return newest
+        return {row["stream"]: row["id"] for row in salvage(self._connection, "history", [], marked + 1)}
 
     def _unpacked(self, stream: _Stream) -> list[Statement]:
         """The messages that are in no block yet."""
@@ -237,12 +236,8 @@ class History:
 
     def _salvaged(self, stream: _Stream) -> list[Statement]:
         """The messages before and after damaged pages."""
-        found: dict[tuple[int, int], Statement] = {}
-        for order in ("ASC", "DESC"):
-            rows = rows_between(self._connection, stream.id, stream.packed + 1, stream.last, order)
-            with suppress(DamageError), telling_damage():
-                found |= {statement[1:3]: statement for statement in self._read(stream, rows)}
-        return list(found.values())
+        rows = salvage(self._connection, "history", [], stream.packed + 1)
+        return list(self._read(stream, ([row[name] for name in ROW] for row in rows if row["stream"] == stream.id)))
 
     def _read(self, stream: _Stream, rows: Iterable[Sequence[Any]]) -> Iterator[Statement]:
         for row in rows:

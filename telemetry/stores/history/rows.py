@@ -74,14 +74,6 @@ def rows_of(connection: sqlite3.Connection, stream: int, ids: Sequence[int]) -> 
     yield from connection.execute(query, (orjson.dumps(ids).decode(), stream))
 
 
-def rows_between(
-    connection: sqlite3.Connection, stream: int, first: int, last: int, order: str
-) -> Iterator[Sequence[Any]]:
-    """The rows of a stream with numbers in a range, found by looking at all of them, for `read_row`."""
-    query = f"{_ROWS} WHERE id BETWEEN ? AND ? AND stream = ? ORDER BY id {order}"
-    yield from connection.execute(query, (first, last, stream))
-
-
 def rows_after(connection: sqlite3.Connection, number: int) -> Iterator[Sequence[Any]]:
     """The rows of all streams after one, in order, for `read_row`."""
     yield from connection.execute(f"{_ROWS} WHERE id > ? ORDER BY id", (number,))

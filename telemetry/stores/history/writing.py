@@ -14,6 +14,7 @@ import orjson
 from telemetry.fields import Owner
 from telemetry.stores import HistoryRow
 from telemetry.stores.history.rows import names_of, read_row, rows_after
+from telemetry.stores.history.salvage import salvage
 from telemetry.topics import RecordKey
 from telemetry.wire import Position
 
@@ -99,12 +100,10 @@ class HistoryWriter:
         self._marked = marked = max((stream.last for stream in by_id.values()), default=0)
         # A row's number is never given twice: what is packed is told by it.
         self._next = max([marked, *(stream.packed for stream in by_id.values())]) + 1
-        for row, number in self._connection.execute(
-            "SELECT id, stream FROM history WHERE id > ? ORDER BY id", (marked,)
-        ):
-            self._next = max(self._next, row + 1)
-            if number in by_id:
-                by_id[number].last = row
+        for row in salvage(self._connection, "history", [], marked + 1):
+            self._next = max(self._next, row["id"] + 1)
+            if row["stream"] in by_id:
+                by_id[row["stream"]].last = row["id"]
         self._numbers = {name: number for number, name in self._connection.execute("SELECT number, name FROM names")}
         self._is_sure = True
         self.learned += 1
