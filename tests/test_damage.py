@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import resource
 import shutil
 import sqlite3
@@ -501,11 +502,12 @@ def test_a_host_whose_clock_is_a_year_ahead_is_packed_as_any_other(path: Path) -
 def test_the_oldest_goes_before_its_time_where_there_is_more_than_may_be(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    retention = Retention(messages=1e9, five_minutes=1e9, hours=1e9, bytes=350_000)
-    plain = PlainList()
+    retention = Retention(messages=1e9, five_minutes=1e9, hours=1e9, bytes=500_000)
+    plain, noise = PlainList(), random.Random(1)
     with closing(SqliteStore(path, retention)) as store:
         for minute in range(0, 6000, 60):
-            _commit(store, plain, _rows(minute, minute + 60))
+            rows = _rows(minute, minute + 60)
+            _commit(store, plain, [row._replace(values={**row.values, "noise": noise.random()}) for row in rows])
             _keep_up(store, START + (minute + 60) * MINUTE)
         pages, free = (
             store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")

@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from telemetry.stores.history import Tier
 from telemetry.stores.history.reading import History, open_history
 from telemetry.stores.sqlite import SqliteStore
 from tests.history_child import SENDERS, batch_of
 from tests.history_oracle import PlainList, fields_of
 
-KILLS = max(8, int(os.environ.get("TELEMETRY_FUZZ_RUNS", "25")) // 10)
+DATABASES = max(1, int(os.environ.get("TELEMETRY_FUZZ_RUNS", "25")) // 100)
+KILLS = 8
+"""Of a database: what it holds is compared after each."""
 
 
 def _run_and_kill(path: Path, seed: int, number: int, batches: int) -> int:
@@ -30,8 +34,9 @@ def _committed(history: History) -> int:
     return sum(1 for key in history.records() for _ in history.statements(key))
 
 
-def test_a_process_that_is_killed_loses_nothing_and_keeps_nothing_twice(tmp_path: Path) -> None:
-    path, seed = tmp_path / "telemetry.db", random.randrange(10**6)
+@pytest.mark.parametrize("database", range(DATABASES))
+def test_a_process_that_is_killed_loses_nothing_and_keeps_nothing_twice(tmp_path: Path, database: int) -> None:
+    path, seed = tmp_path / f"{database}.db", random.randrange(10**6)
     plain, number = PlainList(), 0
     for _ in range(KILLS):
         last = _run_and_kill(path, seed, number, random.randint(1, 30))
