@@ -502,7 +502,7 @@ def test_a_host_whose_clock_is_a_year_ahead_is_packed_as_any_other(path: Path) -
 def test_the_oldest_goes_before_its_time_where_there_is_more_than_may_be(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    retention = Retention(messages=1e9, five_minutes=1e9, hours=1e9, bytes=560_000)
+    retention = Retention(messages=1e9, five_minutes=1e9, hours=1e9, bytes=700_000)
     plain, noise = PlainList(), random.Random(1)
     with closing(SqliteStore(path, retention)) as store:
         for minute in range(0, 6000, 60):
