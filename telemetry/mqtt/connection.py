@@ -141,8 +141,12 @@ class Connection:
 
     def publish(self, message: Outgoing) -> bool:
         """Hand a message to the current connection; False when there is none. It may wait, so not from `deliver`."""
+        return self.publish_all((message,))
+
+    def publish_all(self, messages: Sequence[Outgoing]) -> bool:
+        """Hand several at once."""
         session = self._session
-        return session is not None and session.ready and session.outbox.publish(message)
+        return session is not None and session.ready and session.outbox.publish(messages)
 
     def acknowledge(self, messages: Messages) -> None:
         """Tell the broker that messages are safe. Those of an ended connection come again by themselves."""

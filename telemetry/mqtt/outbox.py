@@ -5,7 +5,7 @@ Any thread puts in, the network thread takes out.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from telemetry.mqtt.packets import publish_packet
@@ -38,15 +38,16 @@ class Outbox:
         """Keep to what the broker allows on its way to it."""
         self._window = min(WINDOW, most)
 
-    def publish(self, message: Outgoing) -> bool:
-        """Put a message in, and wait first where too many are in already; False when the connection ended."""
+    def publish(self, messages: Sequence[Outgoing]) -> bool:
+        """Put messages in, and wait first where too many are in already; False when the connection ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or len(self._waiting) < MOST_WAITING)
             if self._is_closed:
                 return False
-            mid = self._next_mid()
-            packet = publish_packet(message.topic, message.payload, mid, retain=message.retain, is_v5=self._is_v5)
-            self._waiting.append((mid, packet))
+            for message in messages:
+                mid = self._next_mid()
+                packet = publish_packet(message.topic, message.payload, mid, retain=message.retain, is_v5=self._is_v5)
+                self._waiting.append((mid, packet))
             is_news = not self._is_told and len(self._on_the_way) < self._window
             self._is_told |= is_news
         if is_news:
