@@ -124,8 +124,7 @@ class Request(Enum):
     DIGEST = "digest"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A message to publish, at QoS 1."""
 
     topic: str

@@ -284,7 +284,7 @@ class Connection:
             if link.is_closed:
                 return
         if mids := reader.take_acknowledged():
-            session.outbox.acknowledged(mids)
+            session.rests |= session.outbox.acknowledged(mids)
         _let_paho_read(session)
 
     def _take_in(self, session: _Session, messages: Sequence[Message]) -> None:

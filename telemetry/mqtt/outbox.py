@@ -75,11 +75,12 @@ class Outbox:
                 self._changed.notify_all()
         return b"".join(packets)
 
-    def acknowledged(self, mids: Iterable[int]) -> None:
-        """The broker has these."""
+    def acknowledged(self, mids: Iterable[int]) -> bool:
+        """The broker has these; whether others are on the way still."""
         with self._changed:
             self._on_the_way.difference_update(mids)
             self._changed.notify_all()
+            return bool(self._on_the_way)
 
     def settle(self, timeout: float) -> bool:
         """Wait until the broker has all; False when it did not within the time, or the connection ended before."""
