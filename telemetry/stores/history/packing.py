@@ -114,19 +114,20 @@ class Piece:
 
     def _timelines(self, hour: int) -> dict[str, Timeline]:
         """What was stated of each field in an hour, and before that, what held on."""
+        before, messages = self._all_of(hour - HOUR), self._all_of(hour)
         found = {
             number: timeline[-1:]
-            for number, timeline in self._all_of(hour - HOUR).timelines().items()
+            for number, timeline in (before.timelines() if before else {}).items()
             if timeline[-1][1] is not None
         }
-        for number, timeline in self._all_of(hour).timelines(found).items():
+        for number, timeline in (messages.timelines(found) if messages else {}).items():
             found[number] = found.get(number, []) + timeline
         return found
 
-    def _all_of(self, hour: int) -> Messages:
+    def _all_of(self, hour: int) -> Messages | None:
         opened = list(self._messages_of(hour).opened.values())
-        if len(opened) == 1:
-            return opened[0]
+        if len(opened) <= 1:
+            return opened[0] if opened else None
         statements = sorted((one for part in opened for one in part.statements()), key=lambda one: one[:3])
         return Messages(encode_statements(statements))
 
@@ -134,16 +135,14 @@ class Piece:
         self, hour: int, summaries: Mapping[str, list[Summary]], changes: Mapping[str, list[Change]]
     ) -> None:
         blocks = self._day_of(hour)
-        old = blocks.last or Summaries(encode_summaries({}, {}))
+        old, old_changes = (blocks.last.summaries, blocks.last.changes) if blocks.last else ({}, {})
         merged = {
-            number: merge_summaries(
-                old.summaries.get(number, []), combine(summaries.get(number, []), HOUR), hour, hour + HOUR
-            )
-            for number in {**old.summaries, **summaries}
+            number: merge_summaries(old.get(number, []), combine(summaries.get(number, []), HOUR), hour, hour + HOUR)
+            for number in {**old, **summaries}
         }
         merged_changes = {
-            number: merge_changes(old.changes.get(number, []), changes.get(number, []), hour, hour + HOUR)
-            for number in {**old.changes, **changes}
+            number: merge_changes(old_changes.get(number, []), changes.get(number, []), hour, hour + HOUR)
+            for number in {**old_changes, **changes}
         }
         self._write(Tier.HOURS, blocks.place(), encode_summaries(merged, merged_changes))
 

@@ -237,15 +237,14 @@ class Upkeep:
         while not is_last:
             some = ids[: MOST_ROWS + 1]
             piece = Piece(self._connection, stream, self._tell)
-            packed, following, is_last = through, None, True
+            packed, following, is_last = through, None, len(ids) == len(some)
             for number, statement in read_rows(self._connection, stream.id, some, names):
-                is_last = number > through or age.is_recent(statement)
-                if is_last or not piece.take(statement):
-                    packed, following = min(through, number - 1), statement.time
+                ends = number > through or age.is_recent(statement)
+                if ends or not piece.take(statement):
+                    packed, following, is_last = min(through, number - 1), statement.time, ends
                     break
             else:
-                if len(ids) > len(some):
-                    packed, is_last = some[-1], False
+                packed = through if is_last else some[-1]
             piece.write(following)
             yield stream, packed
             ids = ids[bisect_right(ids, packed) :]
