@@ -9,6 +9,7 @@ import random
 import secrets
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +18,13 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from telemetry.errors import UsageError
+from telemetry.tls import Trust, explain, explain_alert
 from telemetry.wire import Outgoing
 
 PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
@@ -41,6 +43,7 @@ class BrokerUrl:
     tls: bool = False
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    trust: Trust = field(default_factory=Trust)
 
     @classmethod
     def parse(cls, text: str) -> "BrokerUrl":
@@ -61,6 +64,14 @@ class BrokerUrl:
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
+
+    def advice(self, code: int) -> str:
+        """What to do about a CONNACK of this code, by MQTT 5's numbers."""
+        if code not in {0x86, 0x87}:
+            return ""
+        if self.username is None:
+            return ": the broker wants a user name and password: give --bundle"
+        return ": its password is wrong, was renewed or revoked: get a new bundle (`telemetry rotate` or `enroll`)"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -133,6 +144,7 @@ class Connection:
         retry: tuple[float, float] = (3.0, 30.0),
     ) -> None:
         self._url, self._client_id, self._deliver = url, client_id, deliver
+        self._tls = url.trust.context() if url.tls else None
         self._filters, self._will = tuple(filters), will
         self._protocol = PROTOCOLS[protocol]
         self._keep_session, self._manual_ack, self._retry = keep_session, manual_ack, retry
@@ -216,8 +228,8 @@ class Connection:
         client.connect_timeout = _CONNECT_TIMEOUT
         if self._url.username is not None:
             client.username_pw_set(self._url.username, self._url.password)
-        if self._url.tls:
-            client.tls_set()
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if self._will is not None:
             will = self._will(session.name)
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
@@ -234,6 +246,9 @@ class Connection:
         client.on_disconnect = _on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
+        if self._tls is not None:
+            # An alert that ends TLS 1.3 after our part of the handshake is told to no other callback.
+            client.on_log = _on_log
 
     def _open(self, session: _Session) -> str | None:
         """Connect; the reason when that failed."""
@@ -309,7 +324,7 @@ class Connection:
         self, client: paho.Client, session: _Session, flags: paho.ConnectFlags, code: ReasonCode, _properties: object
     ) -> None:
         if code.is_failure:
-            session.refused = f"refused: {code}"
+            session.refused = f"refused: {code}{self._url.advice(code.value)}"
         elif not self._filters or (flags.session_present and self._has_subscribed):
             # In a session that was kept, subscribing again would send every retained message again.
             self._get_ready(session)
@@ -328,6 +343,7 @@ class Connection:
 
     def _get_ready(self, session: _Session) -> None:
         session.ready = self._has_subscribed = True
+        session.client.on_log = None  # a line a packet is too much
         self._deliver(Connected(session.name))
 
     def _on_message(self, _client: paho.Client, session: _Session, message: paho.MQTTMessage) -> None:
@@ -357,6 +373,11 @@ def _on_disconnect(
     session.ended = "connection lost" if code.getName() == "Unspecified error" else str(code)
 
 
+def _on_log(_client: paho.Client, session: _Session, level: int, text: str) -> None:
+    if level == LogLevel.MQTT_LOG_ERR and "alert" in text:
+        session.refused = explain_alert(text.rpartition("alert ")[2].partition(" (")[0])
+
+
 def _tune_socket(_client: paho.Client, _session: _Session, sock: object) -> None:
     # Without TCP_NODELAY on both ends a QoS 1 exchange waits 40 ms for a delayed acknowledgement. With
     # TCP_USER_TIMEOUT a connection that the network swallowed ends when nothing sent is acknowledged for 20 s.
@@ -383,6 +404,8 @@ def _drain(receiver: socket.socket) -> None:
 def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
+    if isinstance(error, ssl.SSLError):
+        return explain(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error)

@@ -15,8 +15,8 @@ LAYERS = (
     {"fields"},
     {"records"},
     {"topics", "wire", "admission", "flagged", "render", "config"},
-    {"follow", "spooling", "reports", "publish"},
-    {"sources", "mqtt", "stores", "processes", "mosquitto", "simulate", "broker", "schemas"},
+    {"follow", "spooling", "reports", "publish", "access"},
+    {"tls", "security", "sources", "mqtt", "stores", "processes", "mosquitto", "simulate", "broker", "schemas"},
     {"agent", "aggregator", "client"},
     {"cli"},
     {"__main__"},
@@ -24,6 +24,9 @@ LAYERS = (
 """From the left: a module imports its own part and those before it, of its own layer only what stands below."""
 
 WITHIN = {
+    ("mqtt", "tls"),
+    ("security", "mqtt"),
+    ("mosquitto", "security"),
     ("mosquitto", "processes"),
     ("simulate", "sources"),
     ("publish", "spooling"),
@@ -41,6 +44,7 @@ HOMES = {
     "pynvml": {"sources/gpu.py"},
     "apscheduler": {"agent/sampler.py"},
     "sqlite_utils": {"stores/sqlite.py"},
+    "cryptography": {"security/certificates.py"},
     "urllib3": {"sources/lotus/client.py"},
     # Answers of Lotus are decoded while they are large, and told apart from errors where they arrive.
     "msgspec": {"sources/lotus/answers.py", "sources/lotus/client.py"},
@@ -118,10 +122,10 @@ def _loaded_by(module: str) -> set[str]:
 
 def test_the_agent_loads_nothing_that_it_does_not_need_on_every_host() -> None:
     loaded = _loaded_by("telemetry.cli.agent")
-    assert not loaded & {"rich", "jsonschema", "starlette", "uvicorn", "pynvml", "urllib3", "msgspec"}
+    assert not loaded & {"rich", "jsonschema", "starlette", "uvicorn", "pynvml", "urllib3", "msgspec", "cryptography"}
     assert not loaded & {"sqlite3", "_sqlite3", "sqlite_utils"}
 
 
 def test_reading_commands_load_only_what_they_use() -> None:
     loaded = _loaded_by("telemetry.cli.ls")
-    assert not loaded & {"sqlite_utils", "paho", "psutil", "apscheduler", "asyncio"}
+    assert not loaded & {"sqlite_utils", "paho", "psutil", "apscheduler", "asyncio", "cryptography", "ssl"}
