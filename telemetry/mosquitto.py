@@ -17,6 +17,7 @@ from string import Template
 
 from telemetry.errors import TelemetryError
 from telemetry.processes import become, require_free
+from telemetry.security.refusals import log_types, watch_own_errors
 from telemetry.security.registry import (
     ACL,
     CLIENT_AUTHORITY,
@@ -73,6 +74,8 @@ def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "")
         sys.stderr.write(f"broker: runs as root: no user {_USER} that could write {directory}\n")
     if user is not None:
         become(user.pw_uid, user.pw_gid)
+    if served is not None:
+        watch_own_errors(directory, served.topics)
     os.execv(program, [program, "-c", str(configuration)])  # noqa: S606  # a fixed program, no shell
 
 
@@ -130,6 +133,8 @@ def _render(directory: Path, served: Served | None, *, port: int, open_to: str, 
         port=port,
         directory=place,
         user="user root" if stays_root else "",
+        log_types="" if served is None else log_types(),
+        messages="false" if served is None else "true",
         access=_open_access(port, open_to) if served is None else _access(place, served),
     )
 
