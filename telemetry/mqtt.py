@@ -266,7 +266,8 @@ class Connection:
             else:
                 session.client.connect(self._url.host, self._url.port, keepalive)
         except (OSError, ValueError) as error:
-            return f"{self._url}: {_cause(error)}"
+            no_tls = "; is it the port of mqtts://?" if self._tls and isinstance(error, ConnectionResetError) else ""
+            return f"{self._url}: {_cause(error)}{no_tls}"
         self._session = session
         return None
 

@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from telemetry.processes import answers, free_port
@@ -15,6 +16,14 @@ from telemetry.security.registry import Registry
 from tests.parts import Listener, Process, wait_for
 
 _ADDRESSES = itertools.count(2 + os.getpid() % 200)
+
+
+@contextmanager
+def reachable_directory() -> Iterator[Path]:
+    """A directory that Mosquitto's user can reach too: then, started as root, the broker runs as that user."""
+    with TemporaryDirectory(prefix="telemetry-secured.") as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
 
 
 def telemetry(*words: str, status: int = 0, given: str | None = None, environment: dict[str, str] | None = None) -> str:

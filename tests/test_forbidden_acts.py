@@ -9,7 +9,7 @@ import pytest
 
 from telemetry.security.refusals import REFUSED
 from tests.parts import Listener, wait_for
-from tests.secured import Running, Secured, plain, read_bundle
+from tests.secured import Running, Secured, plain, reachable_directory, read_bundle
 
 FOREIGN = {
     "host": (
@@ -57,10 +57,11 @@ EARS = [(who, wanted) for who, filters in OVERHEARD.items() for wanted in filter
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    broker = Secured(tmp_path_factory.mktemp("secured")).start()
-    yield broker
-    broker.end()
+def secured() -> Iterator[Secured]:
+    with reachable_directory() as place:
+        broker = Secured(place).start()
+        yield broker
+        broker.end()
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import orjson
 from rich.text import Text
 
 from telemetry.agent.plans import host_sources, miner_environment, require_known_names
-from telemetry.cli.exchange import connect, follow
+from telemetry.cli.check_access import look_at_broker, look_at_users
+from telemetry.cli.findings import Finding
 from telemetry.cli.identity import NO_MINER, host_name, is_miner_host, learn_miner
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen
 from telemetry.cli.tables import console, count_of
@@ -27,15 +28,6 @@ _SOURCE_DEADLINE = 5.0
 _LEAST_SPACE = 256 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: `ok`, `warn` or `fail`, and what to do about it."""
-
-    status: str
-    subject: str
-    text: str
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_common(parser)
@@ -49,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look at everything, print what was found."""
     findings = []
-    for finding in _look(chosen(arguments)):
+    for finding in _look(chosen(arguments), arguments.bundle):
         findings.append(finding)
         if not arguments.json:
             status = (f"{finding.status:<5}", _STYLES[finding.status])
@@ -59,13 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(finding.status == "fail" for finding in findings) else 0
 
 
-def _look(choice: Chosen) -> Iterator[Finding]:
+def _look(choice: Chosen, bundle: str | None) -> Iterator[Finding]:
     require_known_names(choice.settings)
     yield Finding("ok", "settings", "every name and value is known")
     miner = learn_miner(choice, _never_wait, _say_nothing)
     yield _look_at_names(choice, miner)
     yield _look_at_mosquitto()
-    yield _look_at_broker(choice, RecordKey(miner or NO_MINER, host_name(choice.settings)))
+    yield from look_at_broker(choice, RecordKey(miner or NO_MINER, host_name(choice.settings)), bundle)
+    yield from look_at_users(choice)
     yield _look_at_database(choice)
     yield _look_at_aggregator(choice)
     yield _look_at_space(choice)
@@ -116,15 +109,6 @@ def _look_at_mosquitto() -> Finding:
         return Finding("warn", "mosquitto", f"{error} (only where `telemetry broker` or `up` runs)")
     lines = subprocess.run([program, "-h"], capture_output=True, text=True, check=False, timeout=5).stdout.splitlines()
     return Finding("ok", "mosquitto", f"{program}, {lines[0] if lines else 'version unknown'}")
-
-
-def _look_at_broker(choice: Chosen, key: RecordKey) -> Finding:
-    try:
-        with follow(choice, key) as fleet:
-            connect(fleet)
-    except TelemetryError as error:
-        return Finding("fail", "broker", str(error))
-    return Finding("ok", "broker", "connected and subscribed")
 
 
 def _look_at_database(choice: Chosen) -> Finding:

@@ -9,10 +9,12 @@ from typing import Any
 import orjson
 
 from telemetry.cli.options import add_common, add_database, add_json, chosen
-from telemetry.cli.tables import Cell, count_of, format_value, print_table, state_text, warn_if_idle
+from telemetry.cli.tables import Cell, console, count_of, format_value, print_table, state_text, warn_if_idle
 from telemetry.fields import Record
 from telemetry.records import MINER_INFO, WORKER_INFO
 from telemetry.render.sql import TIME_COLUMN, from_sql
+from telemetry.security.expiry import near_ends
+from telemetry.security.registry import Registry
 from telemetry.stores import StoredAgent
 from telemetry.stores.reading import Reader, open_reader
 from telemetry.topics import AgentKey
@@ -39,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the fleet: the miners, then the hosts."""
-    database = chosen(arguments).database
+    choice = chosen(arguments)
+    database = choice.database
     with open_reader(database) as reader:
         agents = reader.agents()
         miners = list(_rows(reader, MINER_INFO, (*_NET, *_MINER_HEADINGS)))
@@ -53,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         print()
     _print(WORKER_INFO, hosts, {"netState": "STATE"} | _WORKER_HEADINGS)
     _print_summary(hosts, agents, rejected, defects)
+    _print_ends(Registry(choice.data))
     warn_if_idle(database)
     return 0
 
@@ -106,3 +110,10 @@ def _print_summary(
     late = sum(agent.late for agent in agents.values())
     messages = f"{count_of(lost, 'message')} lost, {late} late, {rejected} rejected, {count_of(defects, 'defect')}"
     print(f"\n{count_of(len(hosts), 'host')}: {counts or 'none yet'}; {messages}")
+
+
+def _print_ends(registry: Registry) -> None:
+    """Say which certificates end soon, where this machine's broker has some."""
+    if registry.exists and registry.is_readable:
+        for end in near_ends(registry.served(), registry.accounts(), time.time()):
+            console().print(end, style="yellow")
