@@ -72,10 +72,14 @@ def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "")
     _allow_connections(connections)
     if os.geteuid() == 0 and user is None:
         sys.stderr.write(f"broker: runs as root: no user {_USER} that could write {directory}\n")
-    if user is not None:
-        become(user.pw_uid, user.pw_gid)
+
+    def give_up_root() -> None:
+        if user is not None:
+            become(user.pw_uid, user.pw_gid)
+
     if served is not None:
-        watch_own_errors(directory, served.topics)
+        watch_own_errors(directory, served.topics, give_up_root)
+    give_up_root()
     os.execv(program, [program, "-c", str(configuration)])  # noqa: S606  # a fixed program, no shell
 
 

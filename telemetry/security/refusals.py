@@ -8,12 +8,13 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import select
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -114,21 +115,22 @@ def log_types() -> str:
     return "".join(f"log_type {one}\n" for one in _LOG_TYPES)
 
 
-def watch_own_errors(directory: Path, topics: Topics) -> None:
+def watch_own_errors(directory: Path, topics: Topics, give_up_root: Callable[[], None]) -> None:
     """Let a process beside this one read what this one writes to standard error from now on, as Mosquitto too."""
     receiver, sender = os.pipe()
     with contextlib.suppress(OSError):
         fcntl.fcntl(receiver, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     if os.fork() == 0:
-        # Nothing of the broker may be held open, least of all the lock on its directory.
-        os.dup2(receiver, 0)
-        for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
-            if descriptor > 2:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-        with contextlib.suppress(BaseException):
+        try:
+            os.dup2(receiver, 0)
+            # Nothing of the broker may be held open, least of all the lock on its directory.
+            os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+            # Written once as root: what that imports may be out of reach for Mosquitto's user.
+            _keep(directory, Refusals(topics))
+            give_up_root()
             _watch(0, directory, Refusals(topics))
-        os._exit(0)
+        finally:
+            os._exit(0)
     os.set_blocking(sender, False)
     os.dup2(sender, 2)
     os.close(sender)
@@ -140,7 +142,6 @@ def _watch(receiver: int, directory: Path, refusals: Refusals) -> None:
         # It ends with the broker, whose last words are for it.
         signal.signal(number, signal.SIG_IGN)
     rest, kept = b"", 0
-    _keep(directory, refusals)
     while True:
         readable, _, _ = select.select([receiver], [], [], _TELL_AGAIN / 4)
         chunk = os.read(receiver, _PIPE_SIZE) if readable else None
@@ -173,4 +174,4 @@ def _print(lines: Iterator[str]) -> None:
 def _keep(directory: Path, refusals: Refusals) -> None:
     kept = {"total": refusals.counts.total(), "acts": dict(refusals.counts.most_common(20))}
     with contextlib.suppress(OSError):
-        write_private(directory / REFUSED, orjson.dumps(kept).decode())
+        write_private(directory / REFUSED, orjson.dumps(kept).decode(), owner=directory.stat())
