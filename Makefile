@@ -29,8 +29,8 @@ test: setup ## run the tests (ARGS go to pytest)
 chaos: setup ## kill, cut off and fill a real fleet of 50 agents (SEEDS=200 runs from SEED=1) and see that nothing is lost
 	@exec $(PYTHON) -m tests.chaos --seed $(SEED) --seeds $(SEEDS)
 
-fuzz: setup ## try the protocol's model on RUNS=5000 made-up histories a test (ARGS go to pytest)
-	@exec env TELEMETRY_FUZZ_RUNS=$(RUNS) $(PYTHON) -m pytest --timeout=14400 tests/test_protocol_model.py $(ARGS)
+fuzz: setup ## try the models of protocol and history on RUNS=5000 made-up histories a test (ARGS go to pytest)
+	@exec env TELEMETRY_FUZZ_RUNS=$(RUNS) $(PYTHON) -m pytest --timeout=14400 tests/test_protocol_model.py tests/test_history.py tests/test_history_kill.py $(ARGS)
 
 check: setup ## lint, formatting, types, and whether the generated files are up to date
 	$(PYTHON) -m ruff check .

@@ -118,7 +118,7 @@ def own_ceiling(path: Path, copy: Path, most: int) -> float:
                 "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
             )
         ]
-        history = _rows(connection, f"SELECT * FROM history WHERE full = 0 ORDER BY id DESC LIMIT {most}")[::-1]
+        history = _rows(connection, f"SELECT * FROM history WHERE full = 0 ORDER BY id LIMIT {most}")
         names = [column[0] for column in connection.execute("SELECT * FROM history LIMIT 0").description]
         stream = names.index("stream")
         hosts_of = dict(_rows(connection, "SELECT id, hostName FROM streams"))

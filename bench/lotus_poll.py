@@ -28,7 +28,7 @@ from telemetry.agent.plans import miner_plans
 from telemetry.agent.sampler import Plan
 from telemetry.config import Settings
 from telemetry.errors import SourceError, WireError
-from telemetry.mqtt import BrokerUrl, Connected, Connection, Event, Message
+from telemetry.mqtt import BrokerUrl, Connected, Connection, Event, Message, Messages
 from telemetry.simulate.accounts import MINER
 from telemetry.simulate.lotus import Lotus
 from telemetry.simulate.scenario import SCENARIOS, Scenario
@@ -168,8 +168,8 @@ class _Published:
 
     def deliver(self, event: Event) -> None:
         """Take in an event of the connection; from the network thread."""
-        if isinstance(event, Message):
-            self._messages.append(event)
+        if isinstance(event, Messages):
+            self._messages.extend(event.messages)
         elif isinstance(event, Connected):
             self.is_ready.set()
 

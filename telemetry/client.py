@@ -19,7 +19,7 @@ from telemetry.admission import admission, admit_snapshot
 from telemetry.errors import WireError
 from telemetry.fields import Value
 from telemetry.follow import RecordCopy
-from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message
+from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Event, Message, Messages
 from telemetry.topics import Address, Channel, RecordKey, Topics
 from telemetry.wire import (
     Outgoing,
@@ -66,7 +66,7 @@ class Fleet:
     ) -> None:
         self._topics = topics or Topics()
         self._copies: dict[RecordKey, RecordCopy] = {}
-        self._inbox: queue.SimpleQueue[Connected | Disconnected | Message] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._asks: dict[RecordKey, tuple[float, float]] = {}
         self._presences: dict[RecordKey, PresenceState] = {}
         self._snapshots = 0
@@ -144,10 +144,10 @@ class Fleet:
         """Wait until the broker has taken what was asked."""
         return self._connection.flush(timeout)
 
-    def _take_in(self, event: Connected | Disconnected | Message) -> list[Update]:
+    def _take_in(self, event: Event) -> list[Update]:
         match event:
-            case Message():
-                return self._message(event)
+            case Messages():
+                return [update for message in event.messages for update in self._message(message)]
             case Connected():
                 self._is_connected, self._outage = True, None
             case Disconnected():

@@ -199,7 +199,7 @@ def require_known(table: Mapping[str, object], known: Collection[str], name: str
     """Raise UsageError when a table that is keyed by names has one that is not known."""
     for key in table:
         if key not in known:
-            raise UsageError(f"unknown setting {name}.{key}{_nearest(key, known, f'{name}.')}")
+            raise UsageError(f"unknown setting {name}.{key}{nearest(key, known, f'{name}.')}")
 
 
 def _variables(environ: Mapping[str, str]) -> Table:
@@ -225,7 +225,7 @@ def _path_of(variable: str) -> list[str]:
     known = {f"{name}_{key}".upper() for name, section in _sections().items() for key in _keys(section)}
     name = variable.removeprefix(VARIABLE_PREFIX)
     if name not in known:
-        raise UsageError(f"environment: unknown {variable}{_nearest(name, known, VARIABLE_PREFIX)}")
+        raise UsageError(f"environment: unknown {variable}{nearest(name, known, VARIABLE_PREFIX)}")
     return [table, rest.lower()]
 
 
@@ -259,13 +259,14 @@ def _reject_unknown(section: type, table: Table, *, place: str, path: str = "") 
     known = _keys(section)
     for key, value in table.items():
         if key not in known:
-            raise UsageError(f"{place}unknown setting {path}{key}{_nearest(key, known, path)}")
+            raise UsageError(f"{place}unknown setting {path}{key}{nearest(key, known, path)}")
         hint = get_type_hints(section)[key]
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):
             _reject_unknown(hint, value, place=place, path=f"{path}{key}.")  # type: ignore[arg-type]  # it is a class
 
 
-def _nearest(name: str, known: Collection[str], prefix: str) -> str:
+def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
+    """The end of an error on an unknown name: the nearest known one, if there is any."""
     import difflib  # noqa: PLC0415  # for errors only
 
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)

@@ -30,3 +30,7 @@ class StoreError(TelemetryError):
 
 class StoreBusyError(StoreError):
     """A commit that failed and may succeed later (disk full, read-only, locked): nothing of it was stored."""
+
+
+class DamageError(StoreError):
+    """A part of the history that cannot be read: it is told and left as it is, and the rest goes on."""

@@ -1,7 +1,9 @@
 """Units of fields, and how a person reads a value in them. Base units travel; prefixes are for display only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +35,41 @@ _PREFIXES = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi")
 
 def format_number(value: float, unit: Unit) -> str:
     """A number with its unit as people write it: `1.5 GiB`, `37.5 %`, `12`."""
+    return number_formatter(unit)(value)
+
+
+@cache
+def number_formatter(unit: Unit) -> Callable[[float], str]:
+    """What writes numbers of a unit: made once for the many of a table."""
     style = unit.value
-    if style.step is None:
-        # What has no unit is a number by name, such as a sector's.
-        grouped = f"{value:,}" if style.symbol else f"{value}"
-        text = grouped if isinstance(value, int) else f"{value:,.9f}".rstrip("0").rstrip(".")
-        return text if style.symbol in {"", "1"} else f"{text} {style.symbol}"
-    scaled, power = float(value), 0
-    while abs(scaled) >= style.step and power < len(_PREFIXES) - 1:
-        scaled, power = scaled / style.step, power + 1
-    digits = f"{scaled:.0f}" if power == 0 or abs(scaled) >= 100 else f"{scaled:.1f}"
-    return f"{digits} {_PREFIXES[power]}{style.symbol}"
+    if style.step is not None:
+        return _prefixed(style.symbol, style.step)
+    # What has no unit is a number by name, such as a sector's.
+    return _plain("," if style.symbol else "", "" if style.symbol in {"", "1"} else f" {style.symbol}")
+
+
+def _prefixed(symbol: str, step: int) -> Callable[[float], str]:
+    endings = [f" {prefix}{symbol}" for prefix in _PREFIXES]
+    most = len(endings) - 1
+
+    def write(value: float) -> str:
+        scaled, power = value, 0
+        while not -step < scaled < step and power < most:
+            scaled /= step
+            power += 1
+        digits = 1 if power and -100 < scaled < 100 else 0
+        return f"{scaled:.{digits}f}{endings[power]}"
+
+    return write
+
+
+def _plain(grouped: str, ending: str) -> Callable[[float], str]:
+    def write(value: float) -> str:
+        if isinstance(value, int):
+            return f"{value:{grouped}}{ending}"
+        return f"{value:,.9f}".rstrip("0").rstrip(".") + ending
+
+    return write
 
 
 def format_age(seconds: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TypeVar
 
-from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message
+from telemetry.mqtt import BrokerUrl, Connected, Connection, Event, Message, Messages
 from telemetry.processes import answers, free_port
 from telemetry.wire import Outgoing
 
@@ -150,9 +150,9 @@ class Listener:
         self._connection.start()
         wait_for(lambda: self.connections, seconds=15, what="listener subscribed")
 
-    def _take(self, event: Connected | Disconnected | Message) -> None:
-        if isinstance(event, Message):
-            self.messages.append(event)
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Messages):
+            self.messages.extend(event.messages)
         elif isinstance(event, Connected):
             self.connections += 1
 

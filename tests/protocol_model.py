@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from telemetry.aggregator.core import Core, Incoming
+from telemetry.aggregator.core import Core
 from telemetry.config import Intervals
 from telemetry.fields import Owner, Value
 from telemetry.follow import RecordCopy
+from telemetry.mqtt.packets import Message
 from telemetry.publish import Publisher
 from telemetry.records import WORKER_INFO
 from telemetry.spooling import MemorySpool, Row
@@ -179,7 +180,7 @@ class ModelAggregator:
     def start(self) -> None:
         self.core = Core(
             name=self.name, topics=TOPICS, intervals=INTERVALS, stored=self.stored, now=self.world.now,
-            time=self.world.time,
+            time=self.world.time, written_at_once=self.world.written_at_once,
         )  # fmt: skip
         self.link.is_up = True
         self.core.connected(self.world.now)
@@ -210,12 +211,8 @@ class ModelAggregator:
         if self.core is None:
             return
         taken = list(self.link.queue)
-        for message, retained in taken:
-            incoming = Incoming(
-                topic=message.topic, payload=message.payload, now=self.world.now, time=self.world.time,
-                retained=retained,
-            )  # fmt: skip
-            self.core.receive(incoming)
+        came = [Message(message.topic, message.payload, retained, b"") for message, retained in taken]
+        self.core.receive_all(came, now=self.world.now, time=self.world.time)
         self.core.tick(now=self.world.now, time=self.world.time)
         if dies:
             self.kill()
@@ -280,6 +277,8 @@ class World:
         self, *, seed: int, agents: int = 2, aggregators: tuple[str, ...] = ("main",), spool_bytes: int = 1 << 20
     ) -> None:
         self.dice = Random(seed)
+        # As where many records change: what is stored of them is behind the history.
+        self.written_at_once = self.dice.choice([0, 500])
         self.now, self.time = 1000.0, 1_700_000_000_000
         self.drop = self.repeat = self.resend = 0.0
         self.broker_is_up = True

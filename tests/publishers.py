@@ -6,7 +6,7 @@ from random import Random
 
 from telemetry.config import Intervals
 from telemetry.fields import Owner
-from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Message
+from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Event, Message, Messages
 from telemetry.publish import Publisher
 from telemetry.spooling import MemorySpool
 from telemetry.topics import AgentKey, Topics
@@ -18,7 +18,7 @@ class Publishers:
     """So many agents of a miner, each of which states one field."""
 
     def __init__(self, url: str, *, agents: int, intervals: Intervals, seed: int = 0) -> None:
-        self._inbox: queue.SimpleQueue[Connected | Disconnected | Message] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         dice, epoch = Random(seed), time.time_ns() // 1_000_000
         self.publishers = {
             key: Publisher(
@@ -66,7 +66,7 @@ class Publishers:
     def close(self) -> None:
         self._connection.close()
 
-    def _take(self, event: Connected | Disconnected | Message, now: float, now_ms: int) -> None:
+    def _take(self, event: Event, now: float, now_ms: int) -> None:
         match event:
             case Connected():
                 for publisher in self.publishers.values():
@@ -74,8 +74,11 @@ class Publishers:
             case Disconnected():
                 for publisher in self.publishers.values():
                     publisher.disconnected()
-            case Message():
-                address = TOPICS.parse(event.topic)
-                assert address is not None
-                publisher = self.publishers[address.agent]
-                publisher.receive(event.topic, event.payload, now=now, time=now_ms)
+            case Messages():
+                for message in event.messages:
+                    self._receive(message, now, now_ms)
+
+    def _receive(self, message: Message, now: float, now_ms: int) -> None:
+        address = TOPICS.parse(message.topic)
+        assert address is not None
+        self.publishers[address.agent].receive(message.topic, message.payload, now=now, time=now_ms)

@@ -23,6 +23,7 @@ def committed(stored: Stored, batch: Batch) -> Stored:
     return Stored(
         records={key: one for key, one in records.items() if one is not None},
         agents={key: one for key, one in agents.items() if one is not None},
+        behind=(*stored.behind, *batch.history) if batch.is_behind else (),
     )
 
 

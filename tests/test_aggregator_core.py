@@ -1,6 +1,6 @@
 """The aggregator's core without broker, database or clock: what it does with messages and with time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
 from typing import Any
@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.aggregator.agents import FIRST_REPEAT, GRACE
-from telemetry.aggregator.core import Core, Incoming
+from telemetry.aggregator.core import Core
+from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.config import Intervals
 from telemetry.fields import Owner
-from telemetry.stores import Batch, Stored
+from telemetry.mqtt.packets import Message
+from telemetry.stores import Batch, Held, RecordRow, Stored
 from telemetry.topics import MINER_AGENT, AgentKey, RecordKey, Topics, sender_of
 from telemetry.wire import (
     Ack,
@@ -45,16 +47,19 @@ EPOCH = 7
 class Bench:
     """A core on a clock of its own; what it stores and publishes is gathered as a store and a broker would."""
 
-    def __init__(self, stored: Stored | None = None) -> None:
+    def __init__(self, stored: Stored | None = None, *, written_at_once: int = 500) -> None:
         self.now = 1000.0
         empty = Stored(records={}, agents={})
-        self.core = Core(name="main", topics=TOPICS, intervals=INTERVALS, stored=stored or empty, now=self.now, time=0)
+        self.core = Core(
+            name="main", topics=TOPICS, intervals=INTERVALS, stored=stored or empty, now=self.now, time=0,
+            written_at_once=written_at_once,
+        )  # fmt: skip
         self.batches: list[Batch] = []
         self.published: list[tuple[float, Outgoing]] = []
 
     def receive(self, topic: str, payload: bytes, *, retained: bool = False) -> None:
         time = int(self.now * 1000)
-        self.core.receive(Incoming(topic=topic, payload=payload, now=self.now, time=time, retained=retained))
+        self.core.receive_all([Message(topic, payload, retained, b"")], now=self.now, time=time)
 
     def change(
         self,
@@ -570,6 +575,40 @@ def test_what_is_stored_is_enough_to_go_on_with(bench: Bench) -> None:
     assert again.history == [2]
     assert (snapshot.values["diskR"], snapshot.values["diskW"], snapshot.values["newField"]) == (3, 2, [1])
     assert snapshot.positions == {"hardware": Position(EPOCH, 3)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(_STEPS)
+def test_records_that_are_behind_the_history_catch_up_with_it(steps: list[tuple[Any, ...]]) -> None:
+    ahead, behind = Bench(), Bench(written_at_once=0)
+    for step in steps:
+        for bench in (ahead, behind):
+            _do(bench, step)
+            bench.settle()
+    again = Bench(behind.stored(), written_at_once=0)
+    again.core.mirror_all()
+    again.settle()
+    caught_up = {**behind.stored().records, **again.stored().records}
+    assert _values_of(caught_up) == _values_of(ahead.stored().records)
+    assert again.stored().behind == ()
+
+
+def _values_of(records: Mapping[RecordKey, RecordRow]) -> dict[RecordKey, dict[str, Held]]:
+    held = {key: MirroredRecord(key, row).held(Owner.HARDWARE) for key, row in records.items()}
+    return {key: fields for key, fields in held.items() if fields}
+
+
+def test_many_records_that_change_are_written_once_a_second() -> None:
+    bench = Bench(written_at_once=0)
+    bench.report_whole(diskR=1)
+    for seq in range(2, 22):
+        bench.change(seq, diskR=seq)
+        bench.now += 0.1
+        bench.settle()
+    written = [batch for batch in bench.batches if batch.records]
+    assert 2 <= len(written) <= 4
+    assert all(batch.is_behind == (not batch.records) for batch in bench.batches if batch.history)
+    assert bench.history == list(range(1, 22))
 
 
 def test_a_late_message_of_a_batch_that_cannot_be_used_does_not_stop_the_rest(bench: Bench) -> None:

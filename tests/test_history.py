@@ -3,20 +3,22 @@
 import itertools
 import math
 import os
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from telemetry.fields import Owner
 from telemetry.stores import Batch, HistoryRow
-from telemetry.stores.history import HOUR, Statement, Summary, blocks
+from telemetry.stores.history import HOUR, Statement, Summary, blocks, packing, upkeep, writing
 from telemetry.stores.history.reading import History, open_history
-from telemetry.stores.history.upkeep import FOREVER
-from telemetry.stores.sqlite import SqliteStore
+from telemetry.stores.history.upkeep import FOREVER, Retention
+from telemetry.stores.sqlite import SqliteStore, delete_history
 from telemetry.topics import RecordKey
 from telemetry.wire import Position
 from tests.history_oracle import PlainList, fields_of
@@ -57,11 +59,9 @@ def _statements() -> st.SearchStrategy[list[Statement]]:
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_statements(), st.booleans())
-def test_a_block_loses_nothing(statements: list[Statement], has_numbers: bool) -> None:
-    numbers: dict[str, int | str] = {name: at for at, name in enumerate(_FIELDS, 1)} if has_numbers else {}
-    names = {str(number): name for name, number in numbers.items()}
-    back = blocks.decode_statements(blocks.encode_statements(statements, numbers), names)
+@given(_statements())
+def test_a_block_loses_nothing(statements: list[Statement]) -> None:
+    back = blocks.Messages(blocks.encode_statements(statements)).statements()
     assert [_exact(one) for one in back] == [_exact(one) for one in statements]
 
 
@@ -74,19 +74,24 @@ def _exact(value: Any) -> str:
 
 @given(st.lists(st.builds(Summary, *[st.integers(0, 2**50)], *[_NUMBERS] * 4, st.integers(0, 99), st.integers(0, 99))))
 def test_a_block_of_summaries_loses_nothing(rows: list[Summary]) -> None:
-    summaries, changes = blocks.decode_summaries(blocks.encode_summaries({"1": rows}, {}))
-    assert repr(summaries["1"]) == repr(rows)
-    assert changes == {}
+    back = blocks.Summaries(blocks.encode_summaries({"1": rows}, {}, source=7))
+    assert repr(back.summaries["1"]) == repr(rows)
+    assert (back.changes, back.source) == ({}, 7)
+
+
+DAY = 24 * HOUR
 
 
 class Recording(RuleBasedStateMachine):
-    """A store and a plain list that are told the same; upkeep and reopening come at any time."""
+    """A store and a plain list that are told the same; upkeep, crashes and clocks that are set come at any time."""
 
     retention = FOREVER
+    jumps: tuple[int, ...] = (-365 * DAY, -3 * HOUR, 365 * DAY)
 
     @initialize()
     def begin(self) -> None:
         self.directory = TemporaryDirectory()
+        self.copies = itertools.count()
         self.path = Path(self.directory.name) / "telemetry.db"
         self.store = SqliteStore(self.path, self.retention)
         self.plain = PlainList()
@@ -139,37 +144,72 @@ class Recording(RuleBasedStateMachine):
         self.store.close()
         self.store = SqliteStore(self.path, self.retention)
 
+    @rule()
+    def crash(self) -> None:
+        """Go on with the files as a process leaves them that is killed now, in the middle of its upkeep."""
+        copy = Path(self.directory.name) / f"{next(self.copies)}.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{self.path}{suffix}", f"{copy}{suffix}")
+        self.store.close()
+        self.path = copy
+        self.store = SqliteStore(self.path, self.retention)
+
+    @rule(jump=st.data())
+    def set_clock(self, jump: st.DataObject) -> None:
+        if self.jumps:
+            self.now += jump.draw(st.sampled_from(self.jumps))
+
+    @rule(key=st.sampled_from([HOST, OTHER]))
+    def forget(self, key: RecordKey) -> None:
+        delete_history(self.path, [key])
+        self.plain.rows = [row for row in self.plain.rows if row.record != key]
+
+    @rule()
+    def fail_to_commit(self) -> None:
+        """Of a batch that cannot be written nothing is, and nothing of it is in the way."""
+        row = HistoryRow(OTHER, Owner.TASKS, Position(1, 1), self.now, self.now, False, {"failed": 1}, ())
+        with pytest.raises(OverflowError):
+            self.store.commit(Batch(history=[row, row._replace(time=2**70)]))
+
     @invariant()
     def history_is_the_list(self) -> None:
         if hasattr(self, "store"):
             with open_history(self.path) as history:
                 self.compare(history)
+                assert not history.damaged
 
     def compare(self, history: History) -> None:
         for key in (HOST, OTHER, MINER):
             found = [(owner, _exact(one)) for owner, one in history.statements(key)]
             assert found == [(row.owner, _exact(_statement(row))) for row in self.plain.of(key)]
             self.compare_moments(history, key)
-            self.compare_summaries(history, key)
+            self.compare_changes(history, key)
+            self.compare_summaries(history, key, (5 * MINUTE, HOUR, 7 * MINUTE))
 
     def compare_moments(self, history: History, key: RecordKey) -> None:
         rows = self.plain.of(key)
         for moment in {row.time + shift for row in rows[-6:] for shift in (-1, 0, 90_000)}:
             assert {name: tuple(one) for name, one in history.at(key, moment).items()} == self.plain.at(key, moment)
 
-    def compare_summaries(self, history: History, key: RecordKey) -> None:
+    def compare_changes(self, history: History, key: RecordKey) -> None:
         rows = self.plain.of(key)
-        if not rows:
-            return
-        since, until = min(row.time for row in rows), max(row.time for row in rows) + 2 * HOUR
         for name, owner in fields_of(rows)[:2]:
-            middle = rows[len(rows) // 2].time
+            middle, until = rows[len(rows) // 2].time, rows[-1].time + 2 * HOUR
             changed = [tuple(one) for one in history.changes(key, name, middle, until)]
             assert changed == self.plain.changes(key, name, owner, middle, until)
-            for step in (5 * MINUTE, HOUR, 7 * MINUTE):
-                found = {one.start: one for one in history.summaries(key, name, since, until, step)}
-                for start in range(since // step * step, until, step):
-                    self.compare_summary(found.get(start), key, name, owner, start, start + step)
+
+    def compare_summaries(self, history: History, key: RecordKey, steps: tuple[int, ...], oldest: int = 0) -> None:
+        rows = self.plain.of(key)
+        for name, owner in fields_of(rows)[:2]:
+            for step in steps:
+                # A value holds for an hour: everything is within two of a message.
+                starts = {(row.time + shift) // step * step for row in rows for shift in range(0, 2 * HOUR, step)}
+                since, until = min(starts), max(starts) + step
+                found = {one.start: one for one in history.summaries(key, name, max(since, oldest), until, step)}
+                assert found.keys() <= starts
+                for start in starts:
+                    if start >= oldest:
+                        self.compare_summary(found.get(start), key, name, owner, start, start + step)
 
     def compare_summary(
         self, found: Summary | None, key: RecordKey, name: str, owner: Owner, start: int, end: int
@@ -186,13 +226,61 @@ class Recording(RuleBasedStateMachine):
         assert found._replace(mean=expected["mean"]) == Summary(start=start, **expected)
 
 
+class Expiring(Recording):
+    """Messages are kept for some hours, summaries longer: what must be there is, and in time the rest is gone."""
+
+    retention = Retention(messages=6 * 3600, five_minutes=48 * 3600, hours=1e6, bytes=1 << 62)
+    jumps = ()
+    # The clock is believed after twice the shortest retention, at the most.
+    latest = 3 * 6 * HOUR + 2 * HOUR
+
+    def compare(self, history: History) -> None:
+        for key in (HOST, OTHER, MINER):
+            found = [(owner, _exact(one)) for owner, one in history.statements(key)]
+            rows = self.plain.of(key)
+            kept = [(row.owner, _exact(_statement(row))) for row in rows if row.received >= self.now - 6 * HOUR]
+            everything = [(row.owner, _exact(_statement(row))) for row in rows]
+            assert [one for one in everything if one in found] == found
+            assert [one for one in found if one in kept] == kept
+            self.compare_summaries(history, key, (5 * MINUTE,), self.now // HOUR * HOUR - 48 * HOUR)
+            self.compare_summaries(history, key, (HOUR,))
+
+    @rule()
+    def pass_time(self) -> None:
+        """What is older than the retention is gone, when the clock went on for long enough."""
+        for _ in range(self.latest // (10 * MINUTE) + 1):
+            self.now += 10 * MINUTE
+            while self.store.maintain(self.now):
+                pass
+        oldest = self.now - self.latest
+        with open_history(self.path) as history:
+            for key in (HOST, OTHER, MINER):
+                kept = {_exact(one) for _, one in history.statements(key)}
+                old = {_exact(_statement(row)) for row in self.plain.of(key) if row.received < oldest}
+                assert not kept & old
+
+
 def _statement(row: HistoryRow) -> Statement:
     return Statement(row.time, *row.position, row.received - row.time, row.full, row.values, row.gone)
 
 
-def test_the_history_equals_a_plain_list() -> None:
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes so small that a few messages exceed each of them."""
+    for module, name, size in (
+        (writing, "MOST_UNMARKED", 5), (writing, "_MARKED_AT_ONCE", 2), (writing, "MOST_NAMES", 7),
+        (packing, "MOST_ROWS", 5), (upkeep, "MOST_ROWS", 5), (packing, "_LARGEST_BLOCK", 6),
+        (upkeep, "_LINKS_A_PIECE", 3), (upkeep, "_ROWS_A_STEP", 4), (upkeep, "_BLOCKS_A_STEP", 2),
+        (upkeep, "_STREAMS_A_STEP", 2), (upkeep, "_SECONDS_A_STEP", 0),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, size)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("machine", [Recording, Expiring])
+def test_the_history_equals_a_plain_list(machine: type[Recording]) -> None:
     run_state_machine_as_test(
-        Recording,
+        machine,
         settings=settings(
             max_examples=RUNS,
             stateful_step_count=12,

@@ -48,7 +48,7 @@ def _history(database: Path) -> tuple[int, int]:
     """How many rows, and how many different ones."""
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection:
-            query = "SELECT count(*), count(DISTINCT hostName || ' ' || epoch || ' ' || seq) FROM history"
+            query = "SELECT count(*), count(DISTINCT stream || ' ' || epoch || ' ' || seq) FROM history"
             rows, different = connection.execute(query).fetchone()
             return rows, different
     except sqlite3.OperationalError:

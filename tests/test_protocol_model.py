@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from telemetry.aggregator.core import MIRROR_SPACING
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.fields import Owner
 from telemetry.topics import AgentKey, Channel
@@ -190,6 +191,7 @@ def test_a_day_without_a_broker_is_in_the_history_once_there_is_one(seed: int) -
     world.start_broker()
     world.step(1)
     world.step(1)
+    world.step(MIRROR_SPACING)
     mirrored = MirroredRecord(agent.key.record, world.aggregators[0].stored.records[agent.key.record])
     assert mirrored.held(Owner.HARDWARE)["diskR"].value == 24 * 60 - 1, "what is now is right at once"
     world.settle(600)

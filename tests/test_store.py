@@ -210,6 +210,17 @@ class TestStore:
                 stored = committed(stored, batch)
             assert store.load() == stored
 
+    def test_history_that_the_records_do_not_have_yet_is_loaded(self, backend: str, tmp_path: Path) -> None:
+        rows = [HistoryRow(HOST, Owner.HARDWARE, Position(1, n), n, n, False, {"diskR": n}, ("x",)) for n in range(4)]
+        with closing(BACKENDS[backend](tmp_path)) as store:
+            store.commit(Batch(history=rows[:2], records={HOST: ONE_RECORD}))
+            assert store.load().behind == ()
+            store.commit(Batch(history=rows[2:3], is_behind=True))
+            store.commit(Batch(history=rows[3:], is_behind=True))
+            assert store.load().behind == tuple(rows[2:])
+            store.commit(Batch(records={HOST: ONE_RECORD}))
+            assert store.load().behind == ()
+
     def test_a_count_that_outgrew_every_column_does_not_stop_it(self, backend: str, tmp_path: Path) -> None:
         with closing(BACKENDS[backend](tmp_path)) as store:
             store.commit(Batch(agents={AGENT: replace(ONE_AGENT, log=replace(ONE_LOG, lost=2**70))}))
@@ -419,6 +430,16 @@ def test_the_rejected_are_bounded_and_the_newest_stay(tmp_path: Path) -> None:
         for start in range(0, most + 500, 500):
             store.commit(Batch(rejected=[RejectedRow(start + at, "t", "r", b"") for at in range(500)]))
     assert _query(path, "SELECT count(*), min(time), max(time) FROM rejected") == [(most, 500, most + 499)]
+
+
+def test_history_whose_numbers_are_given_again_is_not_taken_for_mirrored(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.db"
+    row = HistoryRow(HOST, Owner.HARDWARE, Position(1, 1), 1, 1, False, {"diskR": 1}, ())
+    with _open(path) as store:
+        store.commit(Batch(history=[row] * 3))
+        sqlite.delete_history(path, [HOST])
+        store.commit(Batch(history=[row], is_behind=True))
+        assert store.load().behind == (row,)
 
 
 def test_history_and_events_read_plainly(tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_part_that_was_killed_starts_again_and_data_flows_again(running: Up, nam
     restarted = time.time_ns() // 1_000_000
 
     def flows() -> bool:
-        [agent] = _rows(running.data, "agents")
+        [agent] = _rows(running.data, "agents JOIN positions USING (id)")
         return bool(agent["state"] == "online" and agent["heard"] > restarted)
 
     wait_for(flows, seconds=30, what=f"data after the {name} was killed: {running.text}")

@@ -125,8 +125,9 @@ class Agent:
                 if event.reason != self._outage:
                     _log.warning("not connected: %s; trying again", event.reason)
                 self._outage = event.reason
-            case mqtt.Message():
-                self._receive(event)
+            case mqtt.Messages():
+                for message in event.messages:
+                    self._receive(message)
 
     def _connected(self, session: str) -> None:
         assert self._place is not None

@@ -6,8 +6,7 @@ published once that is committed out of `take_outgoing`.
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from telemetry.admission import Admitted, admission
@@ -40,6 +39,12 @@ REQUESTS_A_SECOND, REQUEST_BURST = 50.0, 100.0
 TICK = 0.5
 """Seconds between looks at the whole fleet."""
 
+MIRROR_SPACING = 1.0
+"""Seconds that the stored records may be behind the history, where more have changed than are written at once."""
+
+WRITTEN_AT_ONCE = 500
+"""Records that have changed: so few are written with every batch."""
+
 _OLD_LOG_SPACING = 30.0
 _FARTHEST_EPOCH = 10 * 365 * 86_400_000
 _START_GRACE = 20.0
@@ -64,17 +69,6 @@ class Message(Protocol):
     def retained(self) -> bool: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incoming:
-    """One message with its time: `now` is the monotonic clock in seconds, `time` Unix milliseconds."""
-
-    topic: str
-    payload: bytes
-    now: float
-    time: int
-    retained: bool = False
-
-
 class _Feed:
     """All that a topic of changes stands for, found once: who states what, in whose log, of which record."""
 
@@ -92,8 +86,9 @@ class Core:
     """The fleet as one aggregator holds it."""
 
     def __init__(
-        self, *, name: str, topics: Topics, intervals: Intervals, stored: Stored, now: float, time: int
-    ) -> None:
+        self, *, name: str, topics: Topics, intervals: Intervals, stored: Stored, now: float, time: int,
+        written_at_once: int = WRITTEN_AT_ONCE,
+    ) -> None:  # fmt: skip
         self._name, self._topics, self._intervals = name, topics, intervals
         self._records = {key: MirroredRecord(key, one) for key, one in stored.records.items()}
         # Nobody was heard while no aggregator ran; after it all have a moment before their silence counts.
@@ -116,7 +111,9 @@ class Core:
         self._ticked = now - TICK
         self._unknown: set[tuple[str, str]] = set()
         self._hurried: set[AgentKey] = set()
+        self._written_at_once, self._mirror_due = written_at_once, now
         self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+        self._catch_up(stored.behind)
 
     def receive_all(self, messages: Iterable[Message], *, now: float, time: int) -> None:
         """Take in messages. One that cannot be used is kept among the rejected, and does nothing else.
@@ -126,10 +123,6 @@ class Core:
         self._now, self._time = now, time
         for message in messages:
             self._receive(message.topic, message.payload, retained=message.retained)
-
-    def receive(self, incoming: Incoming) -> None:
-        """Take in one message."""
-        self.receive_all((incoming,), now=incoming.now, time=incoming.time)
 
     def _receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
         self.counts["messages"] += 1
@@ -197,10 +190,10 @@ class Core:
 
     def take_batch(self) -> Batch:
         """What has to be stored since the last call."""
-        self._batch.records.update(dict.fromkeys(self._forgotten))
-        for record in self._dirty_records:
-            if self._records.get(record.key) is record:
-                self._batch.records[record.key] = record.stored()
+        if len(self._dirty_records) <= self._written_at_once or self._now >= self._mirror_due:
+            self._write_mirror()
+        else:
+            self._batch.is_behind = True
         for agent_key in self._dirty_agents:
             agent = self._agents.get(agent_key)
             self._batch.agents[agent_key] = agent.stored() if agent else None
@@ -209,8 +202,6 @@ class Core:
             if moved.key not in self._batch.agents and position is not None:
                 self._batch.moved[moved.key] = Moved(position, moved.heard_time)
         batch, self._batch = self._batch, Batch()
-        self._forgotten.clear()
-        self._dirty_records.clear()
         self._dirty_agents.clear()
         self._moved.clear()
         return batch
@@ -219,6 +210,34 @@ class Core:
         """What has to be published, once the batch taken before it is committed."""
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
+
+    def mirror_all(self) -> None:
+        """Have the next batch write all that has changed, as before the end."""
+        self._mirror_due = self._now
+
+    def _write_mirror(self) -> None:
+        self._mirror_due = self._now + MIRROR_SPACING
+        self._batch.records.update(dict.fromkeys(self._forgotten))
+        for record in self._dirty_records:
+            if self._records.get(record.key) is record:
+                self._batch.records[record.key] = record.stored()
+        self._forgotten.clear()
+        self._dirty_records.clear()
+
+    def _catch_up(self, behind: Sequence[HistoryRow]) -> None:
+        """Mirror again what a process that ended had not written to the records yet."""
+        for row in behind:
+            sender = self._agents.get(sender_of(row.record, row.owner))
+            if sender is None or row.position.epoch != sender.follower.epoch:
+                continue  # of an earlier log: it belongs to the history only
+            record = self._records.setdefault(row.record, MirroredRecord(row.record))
+            epoch, seq = row.position
+            change = Change(epoch, seq, row.time, None, row.full, values=row.values, gone=row.gone)
+            record.apply(record.part(row.owner), change, row.values)
+            self._dirty_records.add(record)
+        for record in self._records.values():
+            if self._mirror_net_state(record):
+                self._dirty_records.add(record)
 
     def _change(self, feed: _Feed, change: Change, payload: bytes, *, retained: bool) -> None:
         agent = feed.agent
@@ -270,6 +289,8 @@ class Core:
             raise WireError("epoch: more than ten years ahead")
         if agent.logs.begins(epoch):
             agent.topics.clear()
+            # What its former log said last is not caught up with.
+            self.mirror_all()
         return agent.logs.of(epoch)
 
     def _follow(self, feed: _Feed, change: Change) -> None:
@@ -299,7 +320,7 @@ class Core:
         altered = record.apply(feed.part, change, admitted.values)
         if altered or change.full:
             self._snapshots.changed(record.key, self._now)
-        if admitted.values or change.gone:
+        if admitted.values or change.gone or change.full:
             self._dirty_records.add(record)
 
     def _compare(self, feed: _Feed, admitted: Admitted) -> None:
@@ -378,6 +399,7 @@ class Core:
         if self._records.pop(key, None) is not None:
             known = True
             self._forgotten.add(key)
+            self.mirror_all()
             self._snapshots.forget(key)
             for owner in key.record.senders:
                 if (sender := self._agents.get(sender_of(key, owner))) is not None:

@@ -5,7 +5,7 @@ import queue
 import time
 
 from telemetry import __version__, mqtt
-from telemetry.aggregator.core import Core, Incoming
+from telemetry.aggregator.core import Core
 from telemetry.config import Intervals
 from telemetry.errors import StoreBusyError
 from telemetry.stores import Batch, Store
@@ -14,11 +14,16 @@ from telemetry.wire import Outgoing, Presence, PresenceState, encode_health, enc
 
 _log = logging.getLogger(__name__)
 
-LARGEST_BATCH = 1000
-"""Messages a transaction; the broker's in-flight window lets no more come before they are acknowledged."""
+LARGEST_BATCH = 2000
+"""Messages a transaction, and the rest of what was read with the last of them. The broker's in-flight window has room
+for two, so that it goes on while one is committed."""
 
-LINGER = 0.05
+LINGER = 0.025
 """Seconds in which a batch is gathered after its first message."""
+
+SMALLEST_WINDOW, QUIET = 10, 0.005
+"""A batch of so many messages is complete after so many seconds without another one: a broker with a small window sends
+no more before these are acknowledged. Mosquitto's own is 20."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.5, 10.0
 _CLOSE_TIMEOUT = 2.0
@@ -37,7 +42,7 @@ class Aggregator:
         self._health_due, self._health_interval = time.monotonic(), intervals.refresh
         self._maintained, self._has_upkeep = time.monotonic(), False
         self._stopping = False
-        self._outage = ""
+        self._session = self._outage = ""
 
     @property
     def client_id(self) -> str:
@@ -65,41 +70,40 @@ class Aggregator:
     def run(self, link: mqtt.Connection) -> None:
         """Mirror what comes until stopped."""
         link.start()
-        session = ""
         while not self._stopping:
-            messages: list[mqtt.Message] = []
-            for event in self._gather():
-                match event:
-                    case mqtt.Message():
-                        messages.append(event)
-                        self._core.receive(_incoming(event))
-                    case mqtt.Connected():
-                        session, self._outage = event.session, ""
-                        link.publish(self._presence(PresenceState.ONLINE, session))
-                        self._core.connected(time.monotonic())
-                        _log.info("connected as %s", self.client_id)
-                    case mqtt.Disconnected():
-                        self._disconnected(event.reason)
+            batch = self._gather(link)
             self._core.tick(now=time.monotonic(), time=_now())
-            self._settle(link, messages)
+            self._settle(link, batch)
             self._maintain()
             self._tell_health(link)
-        link.publish(self._presence(PresenceState.STOPPED, session))
+        self._core.mirror_all()
+        self._settle(link, [])
+        link.publish(self._presence(PresenceState.STOPPED, self._session))
         link.close(_CLOSE_TIMEOUT)
 
-    def _gather(self) -> list[mqtt.Event | None]:
-        """The events of one batch; none when time has come for the core to do something."""
-        events: list[mqtt.Event | None] = []
-        timeout = 0.0 if self._has_upkeep else self._core.next_due(time.monotonic())
+    def _gather(self, link: mqtt.Connection) -> list[mqtt.Messages]:
+        """Let the core receive one batch; nothing, when time has come for it to do something."""
+        batch: list[mqtt.Messages] = []
+        size, timeout = 0, 0.0 if self._has_upkeep else self._core.next_due(time.monotonic())
         deadline: float | None = None
-        while len(events) < LARGEST_BATCH:
+        while size < LARGEST_BATCH and not self._stopping:
             try:
-                events.append(self._inbox.get(timeout=timeout))
+                event = self._inbox.get(timeout=timeout)
             except queue.Empty:
                 break
             deadline = deadline or time.monotonic() + LINGER
-            timeout = max(0.0, deadline - time.monotonic())
-        return events
+            match event:
+                case mqtt.Messages():
+                    self._core.receive_all(event.messages, now=time.monotonic(), time=_now())
+                    batch.append(event)
+                    size += len(event.messages)
+                case mqtt.Connected():
+                    self._connected(link, event.session)
+                case mqtt.Disconnected():
+                    self._disconnected(event.reason)
+            left = max(0.0, deadline - time.monotonic())
+            timeout = left if size < SMALLEST_WINDOW else min(QUIET, left)
+        return batch
 
     def _maintain(self) -> None:
         """Let the store do some upkeep, when nothing waits, or for a second nothing was done."""
@@ -114,12 +118,12 @@ class Aggregator:
             link.publish(Outgoing(topic=self._topics.health(self.name), payload=payload, retain=True))
             self._health_due = time.monotonic() + self._health_interval
 
-    def _settle(self, link: mqtt.Connection, messages: list[mqtt.Message]) -> None:
+    def _settle(self, link: mqtt.Connection, batch: list[mqtt.Messages]) -> None:
         """Commit; only then acknowledge what came, and publish what follows from it."""
         if not self._commit(self._core.take_batch()):
             return
-        for message in messages:
-            link.acknowledge(message)
+        for came in batch:
+            link.acknowledge(came)
         for outgoing in self._core.take_outgoing():
             link.publish(outgoing)
 
@@ -148,6 +152,12 @@ class Aggregator:
             time.sleep(0.1)
         return not self._stopping
 
+    def _connected(self, link: mqtt.Connection, session: str) -> None:
+        self._session, self._outage = session, ""
+        link.publish(self._presence(PresenceState.ONLINE, session))
+        self._core.connected(time.monotonic())
+        _log.info("connected as %s", self.client_id)
+
     def _disconnected(self, reason: str) -> None:
         if reason != self._outage:
             _log.warning("not connected: %s; trying again", reason)
@@ -156,16 +166,6 @@ class Aggregator:
     def _presence(self, state: PresenceState, session: str) -> Outgoing:
         presence = Presence(state=state, session=session, time=_now(), version=__version__)
         return Outgoing(topic=self._topics.aggregator(self.name), payload=encode_presence(presence), retain=True)
-
-
-def _incoming(message: mqtt.Message) -> Incoming:
-    return Incoming(
-        topic=message.topic,
-        payload=message.payload,
-        now=time.monotonic(),
-        time=_now(),
-        retained=message.retained,
-    )
 
 
 def _now() -> int:

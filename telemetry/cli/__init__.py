@@ -11,7 +11,6 @@ from typing import NoReturn, Protocol
 
 from telemetry import __version__
 from telemetry.errors import TelemetryError
-from telemetry.processes import END_WITH_PARENT, end_with_parent
 
 COMMANDS = {
     "up": "broker, aggregator and this host's agent in the foreground",
@@ -24,6 +23,13 @@ COMMANDS = {
     "ls": "every miner and host as it is now",
     "show": "one record as it is now",
     "watch": "records as they change, through the broker",
+    "history": "what fields were over a time, as a table or a plot",
+    "at": "one record as it was at a time",
+    "diff": "what differs in a record between two times",
+    "events": "who went away, and who came back",
+    "export": "what happened, to a file: CSV, JSON lines or Parquet",
+    "backup": "copy the database, also while an aggregator writes",
+    "import": "put a backup in place, or add an export to the history",
     "resubscribe": "have a miner's snapshots published again",
     "verify": "whether every mirror equals its host",
     "forget": "remove a host or miner that is gone for good",
@@ -33,12 +39,23 @@ COMMANDS = {
 }
 
 
+_MODULES = {"import": "import_"}
+"""Where the name is a word of Python's own."""
+
 SERVERS = {"up", "agent", "aggregator", "broker", "simulate"}
 """Commands that run until Ctrl-C or SIGTERM, and end with status 0."""
 
 
+_AGO = re.compile(r"-[\d.]+(ms|[smhdw]).*")
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors show no password, whichever option it was given to."""
+    """A parser whose errors show no password, whichever option it was given to, and which takes `-1h` for a value."""
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments."""
+        # What begins with a dash is an option for argparse, and what begins with a space never is.
+        return self.parse_args([f" {word}" if _AGO.fullmatch(word) else word for word in words])
 
     def error(self, message: str) -> NoReturn:
         super().error(re.sub(r"://[^@\s]*@", "://***@", message))
@@ -74,9 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == [END_WITH_PARENT] and len(words) > 1 and words[1].isdigit():
-        end_with_parent(int(words[1]))
-        words = words[2:]
+    if len(words) > 1 and words[1].isdigit():
+        from telemetry.processes import END_WITH_PARENT, end_with_parent  # noqa: PLC0415  # ctypes and more
+
+        if words[0] == END_WITH_PARENT:
+            end_with_parent(int(words[1]))
+            words = words[2:]
     name = words[0] if words else ""
     if name not in COMMANDS:
         _overview().parse_args(words or ["--help"])
@@ -85,10 +105,10 @@ def _run(words: list[str]) -> int:
         # Until it has its own handlers: nothing was begun that would have to be ended.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(0))
-    module: Command = import_module(f"telemetry.cli.{name}")
+    module: Command = import_module(f"telemetry.cli.{_MODULES.get(name, name)}")
     parser = _Parser(prog=f"telemetry {name}", description=module.__doc__)
     module.add_arguments(parser)
-    return module.run(parser.parse_args(words[1:]))
+    return module.run(parser.parse(words[1:]))
 
 
 def _overview() -> argparse.ArgumentParser:

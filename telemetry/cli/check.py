@@ -3,9 +3,12 @@
 import argparse
 import shutil
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import orjson
 from rich.text import Text
@@ -16,16 +19,23 @@ from telemetry.cli.findings import Finding
 from telemetry.cli.identity import NO_MINER, host_name, is_miner_host, learn_miner
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen
 from telemetry.cli.tables import console, count_of
-from telemetry.errors import SourceError, TelemetryError
+from telemetry.errors import SourceError, TelemetryError, UsageError
 from telemetry.mosquitto import find_mosquitto
 from telemetry.sources import Source
-from telemetry.stores.reading import is_served, open_reader
+from telemetry.stores.examine import Examination
+from telemetry.stores.reading import is_served, open_database, open_reader
+from telemetry.stores.save import save
 from telemetry.topics import LONGEST_GRAFANA_TOPIC, RecordKey
 from telemetry.units import Unit, format_number
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _SOURCE_DEADLINE = 5.0
 _LEAST_SPACE = 256 * 1024**2
+_SHOWN_EVERY = 0.5
+_REMEDY = (
+    "put back a copy of the database, or copy what can be read: `telemetry check --db --save FILE`; "
+    "records as they are now come again from the agents"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,18 +44,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_broker(parser)
     add_database(parser)
     add_json(parser)
+    parser.add_argument("--db", action="store_true", help="look only at the database, but at all of it")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="with --db: copy what can be read of it to a new one")
     parser.add_argument("--miner", dest="miner_id", metavar="ID", help="the miner that this machine's agent works for")
     parser.add_argument("--name", dest="host_name", help="the host's name (default: that of the machine)")
+    parser.add_argument("--state", metavar="DIR", help="where its agent keeps things (default: agent in --data)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Look at everything, print what was found."""
+    if arguments.save and not arguments.db:
+        raise UsageError("--save copies what --db can read: give both")
     findings = []
-    for finding in _look(chosen(arguments), arguments.bundle):
+    choice = chosen(arguments)
+    for finding in (
+        _look_into_database(choice.database, arguments.save) if arguments.db else _look(choice, arguments.bundle)
+    ):
         findings.append(finding)
         if not arguments.json:
             status = (f"{finding.status:<5}", _STYLES[finding.status])
-            console().print(Text.assemble(status, f"{finding.subject:<14}{finding.text}"))
+            console().print(Text.assemble(status, f"{finding.subject:<13} {finding.text}"))
     if arguments.json:
         print(orjson.dumps([asdict(finding) for finding in findings]).decode())
     return 1 if any(finding.status == "fail" for finding in findings) else 0
@@ -122,6 +140,48 @@ def _look_at_database(choice: Chosen) -> Finding:
     status = "warn" if rejected else "ok"
     more = f", {rejected} messages rejected: see its table rejected" if rejected else ""
     return Finding(status, "database", f"{choice.database}, {count_of(records, 'record')}{more}")
+
+
+def _look_into_database(path: Path, copy: Path | None) -> Iterator[Finding]:
+    damaged = False
+    with open_database(path) as connection, _Progress() as progress:
+        yield Finding("ok", "database", f"{path}, {format_number(path.stat().st_size, Unit.BYTES)}")
+        for found in Examination(connection, progress.show).findings():
+            damaged = damaged or not found.is_fine
+            progress.clear()
+            yield Finding("ok" if found.is_fine else "fail", found.subject, found.text)
+        if copy is not None:
+            rows = save(connection, copy)
+            progress.clear()
+            yield Finding(
+                "ok", "saved", f"{rows:,} rows to {copy}: end the aggregator, and put it in the other's place"
+            )
+        elif damaged:
+            yield Finding("fail", "what to do", _REMEDY)
+
+
+class _Progress:
+    """What is being looked at, on a terminal."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+        self._next = 0.0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def show(self, text: str) -> None:
+        if self._is_shown and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _SHOWN_EVERY
+            print(f"\r{text:<40}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._is_shown and self._next:
+            print(f"\r{'':<40}\r", end="", file=sys.stderr, flush=True)
+            self._next = 0.0
 
 
 def _look_at_aggregator(choice: Chosen) -> Finding:

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
-from telemetry.cli.tables import Cell, format_value, make_table, state_text
+from telemetry.cli.tables import Cell, Styled, format_value, make_table, rich_text, state_text
 from telemetry.fields import Value
 from telemetry.topics import RecordKey
 from telemetry.units import format_age
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def record_rows(key: RecordKey, fields: Mapping[str, Value]) -> list[tuple[Cell, Cell]]:
@@ -20,15 +21,16 @@ def record_rows(key: RecordKey, fields: Mapping[str, Value]) -> list[tuple[Cell,
     return [(name, format_value(declared.get(name), fields[name])) for name in names]
 
 
-def record_title(key: RecordKey, fields: Mapping[str, Value], time_ms: int) -> Text:
+def record_title(key: RecordKey, fields: Mapping[str, Value], time_ms: int) -> list[Cell]:
     """The record's key, its state, and how long ago a value of it changed."""
     state = str(fields.get("netState", ""))
     age = format_age(time.time() - time_ms / 1000) if time_ms else "never"
-    return Text.assemble((str(key), "bold"), "  ", state_text(state), f"  changed {age} ago")
+    return [Styled(str(key), "bold"), "  ", state_text(state), f"  changed {age} ago"]
 
 
-def record_view(key: RecordKey, fields: Mapping[str, Value], time_ms: int) -> RenderableType:
+def record_view(key: RecordKey, fields: Mapping[str, Value], time_ms: int) -> "RenderableType":
     """The record as one table below its title."""
-    return Group(
-        record_title(key, fields, time_ms), make_table(("FIELD", "VALUE"), record_rows(key, fields), folds="VALUE")
-    )
+    from rich.console import Group  # noqa: PLC0415  # for a terminal only
+
+    title = rich_text(record_title(key, fields, time_ms))
+    return Group(title, make_table(("FIELD", "VALUE"), record_rows(key, fields), folds="VALUE"))

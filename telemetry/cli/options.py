@@ -124,15 +124,23 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_record(parser: argparse.ArgumentParser) -> None:
-    """`MINER [HOST]`."""
+    """`MINER [HOST]`, or `MINER/HOST` as it is printed."""
     parser.add_argument("miner", metavar="MINER", help="the miner's id, such as f01234")
-    parser.add_argument("host", metavar="HOST", nargs="?", help="a host of it")
+    parser.add_argument("host", metavar="HOST", nargs="?", help="a host of it (MINER/HOST does too)")
 
 
 def record_of(arguments: argparse.Namespace) -> RecordKey:
     """The record that `MINER [HOST]` names."""
-    host = arguments.host
-    return RecordKey(require_miner_id(arguments.miner), require_record_host(host) if host is not None else None)
+    return named_record(arguments.miner, arguments.host)
+
+
+def named_record(miner: str, host: str | None) -> RecordKey:
+    """The record of a miner, or of a host, whose name may stand behind the miner's and a slash."""
+    miner, slash, rest = miner.strip().partition("/")
+    if slash and host is not None:
+        raise UsageError(f"two hosts are named: {rest} and {host}")
+    host = rest if slash else host
+    return RecordKey(require_miner_id(miner), require_record_host(host) if host is not None else None)
 
 
 _OPTION_PATHS = {

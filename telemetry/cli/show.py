@@ -6,7 +6,7 @@ from pathlib import Path
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.cli.live import record_rows, record_title
 from telemetry.cli.options import add_common, add_database, add_json, add_record, chosen, record_of
-from telemetry.cli.tables import console, print_table, warn_if_idle
+from telemetry.cli.tables import print_line, print_table, warn_if_idle
 from telemetry.errors import TelemetryError
 from telemetry.stores.reading import open_reader
 from telemetry.topics import RecordKey
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(payload.decode())
         return 0
     snapshot = decode_snapshot(payload)
-    console().print(record_title(key, snapshot.values, snapshot.time))
+    print_line(*record_title(key, snapshot.values, snapshot.time))
     print_table(("FIELD", "VALUE"), record_rows(key, snapshot.values), folds="VALUE")
     warn_if_idle(database)
     return 0

@@ -18,7 +18,7 @@ from telemetry.cli.exchange import TIMEOUT
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen, record_of
 from telemetry.cli.tables import count_of, print_table
 from telemetry.errors import TelemetryError, WireError
-from telemetry.mqtt import Connected, Connection, Disconnected, Message
+from telemetry.mqtt import Connected, Connection, Disconnected, Event, Message, Messages
 from telemetry.stores import Held, StoredAgent
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, Channel, RecordKey, Topics
@@ -28,7 +28,7 @@ _ROUNDS = 8
 _SPACING = 0.001
 """Seconds between two requests: a thousand a second are no burden."""
 
-_COMMIT = 0.5
+_COMMIT = 1.5
 """Seconds in which what an agent stated has come into the database."""
 
 _ANSWER = 5.0
@@ -88,7 +88,7 @@ class _Verifier:
     def __init__(self, choice: Chosen, only: RecordKey | None) -> None:
         self._database, self._topics, self._only = choice.database, choice.topics, only
         self._mirror = _Mirror(choice.database, choice.topics)
-        self._inbox: queue.SimpleQueue[Connected | Disconnected | Message] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._heard: dict[str, list[Change]] = {}
         self._answers: dict[AgentKey, dict[str, str]] = {}
         miner = only.minerId if only else "+"
@@ -222,10 +222,11 @@ class _Verifier:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             event = self._next(left)
-            if isinstance(event, Message):
-                self._take(event)
+            if isinstance(event, Messages):
+                for message in event.messages:
+                    self._take(message)
 
-    def _next(self, seconds: float) -> Connected | Disconnected | Message | None:
+    def _next(self, seconds: float) -> Event | None:
         try:
             return self._inbox.get(timeout=max(0.0, seconds))
         except queue.Empty:

@@ -1,6 +1,6 @@
 """The declaration as columns, and values as what SQLite holds in them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -38,6 +38,13 @@ def from_sql(field: Field, held: SqlValue) -> Value | None:
         return bool(held)
     value: Value = orjson.loads(str(held))
     return value
+
+
+def column_from_sql(field: Field, held: Sequence[SqlValue]) -> Sequence[Value | None]:
+    """The values of many records from their column."""
+    if field.type in {Scalar.STRING, Scalar.INTEGER, Scalar.NUMBER}:
+        return held
+    return [from_sql(field, one) for one in held]
 
 
 def _column_type(field: Field) -> str:

@@ -100,7 +100,10 @@ class RejectedRow(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction writes. None in `records` or `agents` forgets; `moved` has agents that are stored."""
+    """What one transaction writes. None in `records` or `agents` forgets; `moved` has agents that are stored.
+
+    `is_behind`: what the history says since a batch that was not behind, `records` do not have yet.
+    """
 
     records: dict[RecordKey, RecordRow | None] = field(default_factory=dict)
     agents: dict[AgentKey, StoredAgent | None] = field(default_factory=dict)
@@ -108,6 +111,7 @@ class Batch:
     history: list[HistoryRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
+    is_behind: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -119,10 +123,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What a store holds when the aggregator starts."""
+    """What a store holds when the aggregator starts. `behind`: the history that the records do not have yet."""
 
     records: Mapping[RecordKey, RecordRow]
     agents: Mapping[AgentKey, StoredAgent]
+    behind: Sequence[HistoryRow] = ()
 
 
 class Store(Protocol):

@@ -2,11 +2,13 @@
 
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
+
+import orjson
 
 from telemetry.errors import StoreError, UsageError
 from telemetry.fields import Record
@@ -23,6 +25,25 @@ from telemetry.stores.rows import (
 )
 from telemetry.topics import AgentKey, RecordKey
 
+AGENT_STATES = ("online", "stale", "stopped", "lost")
+"""The events that say how an agent is from then on."""
+
+_TURNS = ", ".join(f"'{event}'" for event in (*AGENT_STATES, "forgotten"))
+
+
+class Event(NamedTuple):
+    """Something that happened to an agent at a time (Unix ms).
+
+    Where it is a new state: which one it had `before`, and for how many milliseconds that `lasted`, if known.
+    """
+
+    time: int
+    agent: AgentKey
+    event: str
+    detail: str
+    before: str | None = None
+    lasted: int | None = None
+
 
 class Reader:
     """A database opened for reading."""
@@ -34,7 +55,7 @@ class Reader:
         """One record; None when there is none."""
         record = key.record
         where = " AND ".join(f"{name} = ?" for name in record.keys)
-        rows = self._rows(f"SELECT * FROM {record.name} WHERE {where}", *key.fields.values())
+        rows = self._rows(f"SELECT * FROM {record.name} WHERE {where}", tuple(key.fields.values()))
         layouts = read_layouts(self._connection)
         return next((read_record(record, row, layouts)[1] for row in rows), None)
 
@@ -49,9 +70,19 @@ class Reader:
         rows = self._rows(AGENTS[version])
         return {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
 
+    def lost_and_late(self) -> tuple[int, int]:
+        """How many messages of all agents will never come, and how many came late."""
+        [(lost, late)] = self._rows("SELECT total(lost), total(late) FROM agents")
+        former = self._rows("SELECT former FROM agents WHERE former != '[]'")
+        return int(lost) + sum(log["lost"] for (logs,) in former for log in orjson.loads(logs)), int(late)
+
     def hosts(self, miner: str) -> list[str]:
         """The names of a miner's hosts."""
-        return [row["hostName"] for row in self._rows("SELECT hostName FROM workerInfo WHERE minerId = ?", miner)]
+        return [row["hostName"] for row in self._rows("SELECT hostName FROM workerInfo WHERE minerId = ?", (miner,))]
+
+    def count(self) -> int:
+        """How many records there are."""
+        return sum(self._rows(f"SELECT count(*) FROM {record.name}")[0][0] for record in RECORDS)
 
     def rejected(self) -> int:
         """How many rows the table `rejected` holds."""
@@ -63,6 +94,42 @@ class Reader:
         count: int = self._rows("SELECT count(*) FROM events WHERE event = 'defect'")[0][0]
         return count
 
+    def events(self, since: int, until: int, miner: str | None = None, agent: str | None = None) -> list[Event]:
+        """What happened to agents in a range of time, the newest last."""
+        mine = "(:miner IS NULL OR minerId = :miner) AND (:agent IS NULL OR agent = :agent)"
+        named = {"miner": miner, "agent": agent, "since": since, "until": until}
+        rows = self._rows(
+            f"SELECT id, time, minerId, agent, event, detail FROM events"
+            f" WHERE time >= :since AND time < :until AND {mine} ORDER BY id", named,
+        )  # fmt: skip
+        # Of a group SQLite gives the row that has the maximum.
+        held = self._rows(
+            f"SELECT minerId, agent, event, time, max(id) FROM events"
+            f" WHERE id < :first AND event IN ({_TURNS}) AND {mine} GROUP BY minerId, agent",
+            named | {"first": rows[0]["id"] if rows else 0},
+        )
+        states = {AgentKey(row["minerId"], row["agent"]): (row["event"], row["time"]) for row in held}
+        found = []
+        for _, time, miner_id, name, event, detail in rows:
+            one = Event(time, AgentKey(miner_id, name), event, detail)
+            state, began = states.get(one.agent, ("forgotten", 0))
+            if event in AGENT_STATES:
+                states[one.agent] = event, time
+                if state != "forgotten":
+                    one = one._replace(before=state, lasted=time - began)
+            elif event == "forgotten":
+                states.pop(one.agent, None)
+            found.append(one)
+        return found
+
+    def state_at(self, agent: AgentKey, time: int) -> tuple[str, int] | None:
+        """How an agent was at a time, and since when; None when that is not known."""
+        rows = self._rows(
+            f"SELECT event, time FROM events WHERE minerId = ? AND agent = ? AND time <= ? AND event IN ({_TURNS})"
+            " ORDER BY id DESC LIMIT 1", (*agent, time),
+        )  # fmt: skip
+        return next(((event, since) for event, since in rows if event != "forgotten"), None)
+
     def records(self) -> dict[RecordKey, RecordRow]:
         """All records."""
         layouts = read_layouts(self._connection)
@@ -72,7 +139,7 @@ class Reader:
             for row in self._rows(f"SELECT * FROM {record.name}")
         )
 
-    def _rows(self, query: str, *parameters: Any) -> list[sqlite3.Row]:  # noqa: ANN401  # what SQLite takes
+    def _rows(self, query: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[sqlite3.Row]:
         return self._connection.execute(query, parameters).fetchall()
 
 
@@ -101,7 +168,7 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise UsageError(f"no database at {path}: give --data DIR or --database FILE, or start `telemetry up`")
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        connection = _connect(path)
         try:
             connection.row_factory = sqlite3.Row
             _require_readable(connection, path)
@@ -110,6 +177,26 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
             connection.close()
     except (sqlite3.Error, ValueError) as error:
         raise StoreError(f"database {path}: {error}; put back a copy, or give another --database") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=5.0)
+    try:
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+            raise
+        # Where nothing can be written, SQLite cannot share a WAL with others; there are no others.
+        wal = path.with_name(f"{path.name}-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise StoreError(
+                f"database {path}: the disk is read-only, and {wal.name} holds what was written last: "
+                "copy both to where you can write, and give that --database"
+            ) from None
+        return sqlite3.connect(f"{uri}&immutable=1", uri=True)
+    return connection
 
 
 def _require_readable(connection: sqlite3.Connection, path: Path) -> None:

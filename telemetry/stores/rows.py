@@ -1,8 +1,10 @@
 """Records and agents as rows of SQLite and back: what the writer and the readers agree on."""
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -82,7 +84,7 @@ def agent_row(stored: StoredAgent) -> dict[str, SqlValue]:
     }
 
 
-def read_agent(row: sqlite3.Row) -> StoredAgent:
+def read_agent(row: sqlite3.Row | Mapping[str, Any]) -> StoredAgent:
     """A row of `AGENTS` as the agent."""
     plain = ("state", "since", "heard", "session", "version")
     log = StoredLog(

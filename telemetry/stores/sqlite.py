@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import logging
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
@@ -12,11 +11,13 @@ from typing import IO, TYPE_CHECKING
 import orjson
 import sqlite_utils
 
-from telemetry.errors import StoreBusyError, StoreError, TelemetryError, UsageError
+from telemetry.errors import DamageError, StoreBusyError, StoreError, UsageError
 from telemetry.fields import Owner, Record
 from telemetry.records import RECORDS
 from telemetry.render.sql import columns
 from telemetry.stores import Batch, HistoryRow, Stored
+from telemetry.stores.history.horizon import SCHEMA as CLOCK
+from telemetry.stores.history.rows import SAVE, is_damage, telling_damage
 from telemetry.stores.history.upkeep import FOREVER, Retention, Upkeep
 from telemetry.stores.history.writing import SCHEMA, HistoryWriter, delete_record
 from telemetry.stores.mirror_rows import AGENT_COLUMNS, POSITION_COLUMNS, AgentTables, RecordTable, insertion
@@ -36,17 +37,20 @@ from telemetry.wire import Position
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_log = logging.getLogger(__name__)
-
 _UNPACKED_VERSION = 1
 _ROWS_AT_ONCE = 1000
+_PATIENCE = 5_000
+"""Milliseconds for which a commit waits for another writer."""
 
 MOST_REJECTED = 10_000
 """Rows kept in the table `rejected`; the oldest go first."""
 
 _CACHE_KIB = 8 * 1024
-_CHECKPOINT_PAGES = 16_000
-"""Pages (64 MiB) of the WAL until they are moved to the database, each once however often it was written."""
+_CHECKPOINT_PAGES = 2_000
+"""Pages (8 MiB) of the WAL until they are moved to the database: with more, a commit would wait for them too long."""
+
+_CAUGHT_UP = "UPDATE mirrored SET history = :newest WHERE history <> :newest"
+"""`mirrored` has one row: up to which row of the history the records have it."""
 
 _EVENT_COLUMNS = {"time": int, "minerId": str, "agent": str, "event": str, "detail": str}
 _REJECTED_COLUMNS = {"time": int, "topic": str, "reason": str, "payload": bytes}
@@ -58,15 +62,12 @@ class SqliteStore:
     def __init__(self, path: Path, retention: Retention = FOREVER) -> None:
         self._path = path
         self._lock = _lock(path)
-        self._is_open = False
         with self._opening():
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE / 1000)
             self._connection.row_factory = sqlite3.Row
             self._prepare()
             self._history = HistoryWriter(self._connection)
-        self._is_open = True
-        self._upkeep = Upkeep(self._connection, self._history, self._transaction, retention)
-        self._upkeep_trouble = ""
+        self._upkeep = Upkeep(self._connection, self._history, self._at_once, retention)
         self._records = {record: RecordTable(self._connection, record) for record in RECORDS}
         self._agents = AgentTables(self._connection)
         self._looked_at: int | None = None
@@ -78,42 +79,55 @@ class SqliteStore:
             records = dict(read_record(record, row, layouts) for record in RECORDS for row in self._rows(record.name))
             rows = self._connection.execute(AGENTS[SCHEMA_VERSION])
             agents = {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
-        return Stored(records=records, agents=agents)
+            mirrored = self._connection.execute("SELECT history FROM mirrored").fetchone()[0]
+            behind = tuple(self._history.after(mirrored))
+        return Stored(records=records, agents=agents, behind=behind)
 
     def commit(self, batch: Batch) -> None:
         """Write a batch as one transaction."""
         if batch.is_empty:
             return
-        with self._transaction():
-            self._look()
-            for record, table in self._records.items():
-                table.write({key: row for key, row in batch.records.items() if key.record is record})
-            self._agents.write(batch.agents, batch.moved)
-            self._write_rows(batch)
+        try:
+            with self._transaction():
+                self._look()
+                for record, table in self._records.items():
+                    table.write({key: row for key, row in batch.records.items() if key.record is record})
+                self._agents.write(batch.agents, batch.moved)
+                self._write_rows(batch)
+                if not batch.is_behind:
+                    self._connection.execute(_CAUGHT_UP, {"newest": self._history.next - 1})
+        except BaseException as error:
+            self._history.rolled_back()
+            self._looked_at = None
+            if isinstance(error, sqlite3.Error):
+                raise self._refusal(error) from None
+            raise
 
     def maintain(self, time: int) -> bool:
         """Do some milliseconds of the history's upkeep; what cannot be done now is tried again in a minute."""
-        try:
-            more = self._upkeep.step(time)
-        except (TelemetryError, sqlite3.Error) as error:
-            if str(error) != self._upkeep_trouble:
-                self._upkeep_trouble = str(error)
-                _log.error("history: %s; it is not packed until that is mended", error)  # one line
-            return False
-        self._upkeep_trouble = ""
-        return more
+        return self._upkeep.step(time)
 
     def close(self) -> None:
         """End; everything committed stays."""
         self._connection.close()
         self._lock.close()
 
+    def _refusal(self, error: sqlite3.Error) -> StoreError:
+        if is_damage(error):
+            return DamageError(f"database {self._path}: {error}; {SAVE}")
+        if isinstance(error, sqlite3.OperationalError):
+            return StoreBusyError(f"database {self._path}: {error}")
+        return StoreError(f"database {self._path}: {error}")
+
     @contextmanager
     def _opening(self) -> "Iterator[None]":
         try:
             yield
         except (sqlite3.Error, ValueError) as error:
-            raise self._unusable(error) from None
+            saved = f"{SAVE}; " if isinstance(error, sqlite3.Error) and is_damage(error) else ""
+            raise StoreError(
+                f"database {self._path}: {error}; {saved}put back a copy, or move it away, or give another --database"
+            ) from None
 
     @contextmanager
     def _transaction(self) -> "Iterator[None]":
@@ -121,17 +135,19 @@ class SqliteStore:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except BaseException:
             self._roll_back()
-            raise StoreBusyError(f"database {self._path}: {error}") from None
-        except sqlite3.Error as error:
-            self._roll_back()
-            raise self._unusable(error) from None
+            raise
 
-    def _unusable(self, error: Exception) -> StoreError:
-        return StoreError(
-            f"database {self._path}: {error}; put back a copy, or move it away, or give another --database"
-        )
+    @contextmanager
+    def _at_once(self) -> "Iterator[None]":
+        """A transaction of the upkeep, which waits for nobody."""
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            with telling_damage(), self._transaction():
+                yield
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
 
     def _look(self) -> None:
         """Know the rows that are there: whoever else wrote, as VACUUM does, may have given them other numbers."""
@@ -143,9 +159,6 @@ class SqliteStore:
             self._looked_at = version
 
     def _roll_back(self) -> None:
-        if self._is_open:
-            self._history.rolled_back()
-        self._looked_at = None
         # Some errors end the transaction themselves; one that cannot be rolled back now is at the next open.
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
@@ -167,6 +180,9 @@ class SqliteStore:
             for name, kinds in (("events", _EVENT_COLUMNS), ("rejected", _REJECTED_COLUMNS)):
                 _make(database, name, {"id": int} | kinds, "id")
             self._prepare_history()
+            if not database.table("mirrored").exists():
+                self._connection.execute("CREATE TABLE mirrored (history INTEGER)")
+                self._connection.execute("INSERT INTO mirrored SELECT coalesce(max(id), 0) FROM history")
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -174,7 +190,7 @@ class SqliteStore:
         is_old = self._pragma("user_version") == _UNPACKED_VERSION
         if is_old:
             self._connection.execute("ALTER TABLE history RENAME TO unpacked_history")
-        for statement in SCHEMA.split(";"):
+        for statement in (*SCHEMA.split(";"), CLOCK):
             self._connection.execute(statement)
         if is_old:
             writer = HistoryWriter(self._connection)

@@ -28,6 +28,11 @@ class Tier(IntEnum):
         """Milliseconds that one block of this tier covers, from a multiple of it on."""
         return 24 * HOUR if self is Tier.HOURS else HOUR
 
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return ("messages", "summaries of five minutes", "summaries of an hour")[list(Tier).index(self)]
+
 
 class Statement(NamedTuple):
     """One change message of a stream: at `time` (Unix ms, by the sender's clock), received `delay` ms later.

@@ -5,97 +5,71 @@ states all it knows every quarter of an hour. Anything else is kept as the chang
 change all the time, only what they were at the end of each step.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from operator import mul, sub
+from typing import TYPE_CHECKING, Any
 
-from telemetry.fields import Value
-from telemetry.stores.history import HOUR, Change, Statement, Summary
-from telemetry.stores.history.blocks import decimals
+from telemetry.stores.history import HOUR, Change, Summary
+from telemetry.stores.history.blocks import Timeline, decimals
+
+if TYPE_CHECKING:
+    from telemetry.fields import Value
 
 LONGEST_HELD = HOUR
 """Milliseconds for which a number counts that nobody states again."""
 
 _MORE_DECIMALS = 2
-
-Timeline = list[tuple[int, Value | None]]
-"""When a field was stated, and what it was; None: gone."""
-
-
-def timelines(statements: Iterable[Statement]) -> dict[str, Timeline]:
-    """What was stated of each field, from messages in order."""
-    found: dict[str, Timeline] = {}
-    held: set[str] = set()
-    for statement in statements:
-        time, values = statement.time, statement.values
-        gone = held - values.keys() if statement.full else held.intersection(statement.gone)
-        for name in gone:
-            found[name].append((time, None))
-        for name, value in values.items():
-            found.setdefault(name, []).append((time, value))
-        held -= gone
-        held |= values.keys()
-    return found
-
-
-def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+_NUMBERS = {int, float}
 
 
 def summarize(timeline: Timeline, start: int, end: int, step: int) -> list[Summary]:
     """The steps from `start` to before `end` in which a number held; those in which it is not known are left out."""
-    numbers = [(time, _number(value)) for time, value in timeline]
-    buckets: dict[int, _Bucket] = {}
-    after = [*(time for time, _ in numbers[1:]), *[end][: len(numbers)]]
-    for (time, value), until in zip(numbers, after, strict=True):
-        if value is None:
-            continue
-        if start <= time < end:
-            buckets.setdefault((time - start) // step, _Bucket()).state(value)
-        at, stop = max(time, start), min(until, time + LONGEST_HELD, end)
-        while at < stop:
-            index = (at - start) // step
-            through = min(stop, start + (index + 1) * step)
-            buckets.setdefault(index, _Bucket()).hold(value, through - at)
-            at = through
-    places = decimals([value for _, value in numbers if value is not None])
-    return [
-        bucket.summary(start + index * step, None if places is None else places + _MORE_DECIMALS)
-        for index, bucket in sorted(buckets.items())
-    ]
+    numbers: list[Any] = [value if type(value) in _NUMBERS else None for _, value in timeline]
+    if numbers.count(None) == len(numbers):
+        return []
+    times = [time for time, _ in timeline]
+    found: list[Summary] = []
+    begin = start + max(0, times[0] - start) // step * step
+    first = bisect_left(times, begin)
+    while begin < min(end, times[-1] + LONGEST_HELD):
+        finish = begin + step
+        after = bisect_left(times, finish, first)
+        values, since = numbers[first:after], times[first:after]
+        held = list(map(min, map(sub, [*since[1:], finish], since), repeat(LONGEST_HELD)))
+        counted = len(values) - values.count(None)
+        if first and (holds := min(since[0] if since else finish, times[first - 1] + LONGEST_HELD) - begin) > 0:
+            values, held = [numbers[first - 1], *values], [holds, *held]
+        if summary := _summary(begin, values, held, counted):
+            found.append(summary)
+        begin, first = finish, after
+    return _rounded(found)
 
 
-class _Bucket:
-    __slots__ = ("counted", "held", "last", "max", "min", "sum")
+def _summary(start: int, values: list[float | None], held: list[int], counted: int) -> Summary | None:
+    """What a step was, from what held in it and for how long."""
+    if None in values:
+        held = [duration for value, duration in zip(values, held, strict=True) if value is not None]
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return None
+    least, most, total = min(numbers), max(numbers), sum(held)
+    mean = sum(map(mul, numbers, held)) / total if total else numbers[-1]
+    return Summary(start, least, _within(least, mean, most), most, numbers[-1], counted, total)
 
-    def __init__(self) -> None:
-        self.counted = self.held = 0
-        self.sum: float = 0
-        self.min: float | None = None
-        self.max: float
-        self.last: float
 
-    def state(self, value: float) -> None:
-        self.counted += 1
-        self._take(value)
+def _within(least: float, mean: float, most: float) -> float:
+    """A mean; sums of the largest numbers are beyond all numbers."""
+    return float(mean if least <= mean <= most else most)
 
-    def hold(self, value: float, duration: int) -> None:
-        self.sum += value * duration
-        self.held += duration
-        self._take(value)
 
-    def _take(self, value: float) -> None:
-        self.last = value
-        if self.min is None:
-            self.min = self.max = value
-        elif value < self.min:
-            self.min = value
-        elif value > self.max:
-            self.max = value
-
-    def summary(self, start: int, places: int | None) -> Summary:
-        assert self.min is not None
-        mean = self.sum / self.held if self.held else self.last
-        mean = float(mean if places is None else round(mean, places))
-        return Summary(start, self.min, mean, self.max, self.last, self.counted, self.held)
+def _rounded(summaries: list[Summary]) -> list[Summary]:
+    """Means with two decimals more than what they are of: more is noise, and takes room."""
+    places = decimals([value for one in summaries for value in (one.min, one.max, one.last)])
+    if places is None:
+        return summaries
+    return [one._replace(mean=round(one.mean, places + _MORE_DECIMALS)) for one in summaries]
 
 
 def combine(summaries: Sequence[Summary], step: int, offset: int = 0) -> list[Summary]:
@@ -103,19 +77,19 @@ def combine(summaries: Sequence[Summary], step: int, offset: int = 0) -> list[Su
     grouped: dict[int, list[Summary]] = {}
     for summary in summaries:
         grouped.setdefault((summary.start - offset) // step * step + offset, []).append(summary)
-    return [_combined(start, parts) for start, parts in grouped.items()]
+    return _rounded([_combined(start, parts) for start, parts in grouped.items()])
 
 
 def _combined(start: int, parts: Sequence[Summary]) -> Summary:
     held = sum(one.held for one in parts)
     weight = held or len(parts)
     mean = sum(one.mean * (one.held if held else 1) for one in parts) / weight
-    places = decimals([value for one in parts for value in (one.min, one.max, one.last)])
+    least, most = min(one.min for one in parts), max(one.max for one in parts)
     return Summary(
         start,
-        min(one.min for one in parts),
-        float(mean if places is None else round(mean, places + _MORE_DECIMALS)),
-        max(one.max for one in parts),
+        least,
+        _within(least, mean, most),
+        most,
         parts[-1].last,
         sum(one.counted for one in parts),
         held,
@@ -127,7 +101,7 @@ def changes(timeline: Timeline, start: int, end: int, step: int) -> list[Change]
 
     Of lists and objects only what they were at the end of each step.
     """
-    texts = [(time, value if _number(value) is None else None) for time, value in timeline if time < end]
+    texts = [(time, None if type(value) in _NUMBERS else value) for time, value in timeline if time < end]
     before = [value for time, value in texts if time < start][-1:]
     within = [(max(time, start), value) for time, value in texts if time >= start]
     stated = [(start, value) for value in before] + within
@@ -156,15 +130,14 @@ def merge_summaries(old: Sequence[Summary], new: Sequence[Summary], start: int, 
 
 
 def of_all(
-    statements: Sequence[Statement], start: int, end: int, step: int
+    timelines: Mapping[str, Timeline], start: int, end: int, step: int
 ) -> tuple[Mapping[str, list[Summary]], Mapping[str, list[Change]]]:
-    """What all fields did from `start` to before `end`; messages of the time before say what held then."""
+    """What all fields did from `start` to before `end`; what was stated before says what held then."""
     summaries, changed = {}, {}
-    for name, timeline in timelines(statements).items():
-        if rows := summarize(timeline, start, end, step):
+    for name, timeline in timelines.items():
+        kinds = {type(value) for _, value in timeline} - {type(None)}
+        if kinds & _NUMBERS and (rows := summarize(timeline, start, end, step)):
             summaries[name] = rows
-        if any(value is not None and _number(value) is None for _, value in timeline) and (
-            became := changes(timeline, start, end, step)
-        ):
+        if kinds - _NUMBERS and (became := changes(timeline, start, end, step)):
             changed[name] = became
     return summaries, changed

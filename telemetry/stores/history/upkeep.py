@@ -1,20 +1,24 @@
 """What turns rows into blocks and blocks into summaries, and lets the oldest go: in steps of some milliseconds.
 
-Each step is one transaction, and what is left to do is seen in the database: it may be interrupted at any point.
+Each step is one transaction, and what is left to do is seen in the database: it may be interrupted at any point. What
+is damaged is told once, left as it is, and holds up nothing else.
 """
 
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 
-from telemetry.stores.history import HOUR, Change, Statement, Summary, Tier
-from telemetry.stores.history.blocks import decode_statements, decode_summaries, encode_statements, encode_summaries
-from telemetry.stores.history.rows import block, unpacked
-from telemetry.stores.history.summaries import combine, merge_changes, merge_summaries, of_all
-from telemetry.stores.history.writing import HistoryWriter
+from telemetry.errors import DamageError, TelemetryError
+from telemetry.stores.history import HOUR, Statement, Tier
+from telemetry.stores.history.horizon import Horizon
+from telemetry.stores.history.packing import MOST_ROWS, Piece
+from telemetry.stores.history.rows import SAVE, read_rows, telling_damage, walk
+from telemetry.stores.history.writing import HistoryWriter, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -22,11 +26,17 @@ PACKED_AFTER = HOUR
 """Milliseconds for which messages stay rows: an hour's are packed when it ended so long ago."""
 
 _STRAGGLERS = 60_000
-_SECONDS_A_STEP = 0.01
-_ROWS_A_STEP = 10_000
-_BLOCKS_A_STEP = 50
-_EVENTS_A_STEP = 1_000
 _PAUSE = 60_000
+_SECONDS_A_STEP = 0.01
+_LINKS_A_PIECE = 2_000
+_ROWS_A_STEP = 5_000
+_BLOCKS_A_STEP = 50
+_STREAMS_A_STEP = 1_000
+_EVENTS_A_STEP = 1_000
+_MOST_TOLD = 10
+_LAST = 2**62
+
+_END_OF_TIME = 2**62
 
 Transaction = Callable[[], AbstractContextManager[None]]
 
@@ -40,86 +50,157 @@ class Retention:
     hours: float
     bytes: int
 
-    def horizon(self, tier: Tier, now: int) -> int:
-        """What a tier holds of before this time may go, Unix ms."""
-        kept = {Tier.MESSAGES: self.messages, Tier.FIVE_MINUTES: self.five_minutes, Tier.HOURS: self.hours}
-        return now - int(kept[tier] * 1000)
+    def seconds(self, tier: Tier) -> float:
+        """For how long what a tier holds is kept."""
+        return {Tier.MESSAGES: self.messages, Tier.FIVE_MINUTES: self.five_minutes, Tier.HOURS: self.hours}[tier]
 
 
 FOREVER = Retention(messages=1e9, five_minutes=1e9, hours=1e9, bytes=1 << 62)
 
 
+@dataclass(frozen=True, slots=True)
+class _Age:
+    """What is old enough to be packed, by a clock that may have been set meanwhile."""
+
+    cutoff: int
+    now: int
+
+    def is_old(self, received: int) -> bool:
+        """Whether it was received before the cutoff; what comes from the future was stamped by a wrong clock."""
+        return received < self.cutoff or received > self.now + _STRAGGLERS
+
+    def is_recent(self, statement: Statement) -> bool:
+        return statement.time >= self.cutoff and not self.is_old(statement.time + statement.delay)
+
+
+class _BrokenError(Exception):
+    """A stream that cannot be packed."""
+
+    def __init__(self, stream: Stream, reason: str) -> None:
+        super().__init__(reason)
+        self.stream = stream
+
+
 class Upkeep:
-    """The upkeep of one database, by its writer."""
+    """The upkeep of one database, by its writer; `transaction` begins one of its own."""
 
     def __init__(
-        self,
-        connection: sqlite3.Connection,
-        writer: HistoryWriter,
-        transaction: Transaction,
-        retention: Retention,
-        *,
-        packed_after: int = PACKED_AFTER,
+        self, connection: sqlite3.Connection, writer: HistoryWriter, transaction: Transaction, retention: Retention
     ) -> None:
         self._connection, self._writer, self._transaction = connection, writer, transaction
-        self._retention, self._packed_after = retention, packed_after
+        self._retention = retention
+        self._horizon = Horizon(connection, int(1000 * min(map(retention.seconds, Tier))))
         self._steps: Iterator[None] | None = None
-        self._due = 0
-        self._is_told = False
+        self._due = self._learned = 0
+        self._trouble = ""
+        self._told: set[str] = set()
+        self._is_full_told = False
+        self._broken: set[int] = set()
+        self._stuck: set[int] = set()
+        self._blocks_a_step = _BLOCKS_A_STEP
 
     def step(self, now: int) -> bool:
         """Do one step of what is to be done at `now` (Unix ms); False when nothing is, for the next minute."""
-        if self._steps is None:
-            if self._due - _PAUSE <= now < self._due:
-                return False
-            self._steps = self._round(now)
+        if self._steps is None and self._due - _PAUSE <= now < self._due:
+            return False
         try:
+            self._writer.be_sure()
+            if self._steps is None or self._learned != self._writer.learned:
+                self._steps, self._learned = self._round(now), self._writer.learned
             next(self._steps)
         except StopIteration:
-            self._steps, self._due = None, now + _PAUSE
-            return False
-        except BaseException:
-            # What was found may be wrong after an error: begin anew.
-            self._steps = None
-            raise
-        return True
+            self._trouble = ""
+        except (TelemetryError, sqlite3.Error) as error:
+            # A full disk, or a lock: what was found may be wrong afterwards, so it begins anew.
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                _log.error("history: %s; it is packed when that is mended", error)
+        else:
+            return True
+        self._steps, self._due = None, now + _PAUSE
+        return False
 
     def _round(self, now: int) -> Iterator[None]:
-        yield from self._pack(now)
-        yield from self._delete_packed()
-        for tier in Tier:
-            yield from self._expire(tier, self._retention.horizon(tier, now))
-        yield from self._expire_events(self._retention.horizon(Tier.HOURS, now))
-        yield from self._fit()
-        yield from self._forget_empty()
+        with self._transaction():
+            time = self._horizon.look(now)
+        expiring = (self._expire(tier, time - int(1000 * self._retention.seconds(tier))) for tier in Tier)
+        events = self._expire_events(time - int(1000 * self._retention.hours))
+        # What makes room comes first: packing needs some.
+        before = (self._delete_packed(), *expiring, events, self._fit())
+        for phase in (*before, self._pack(now), self._delete_packed(), self._forget_empty()):
+            try:
+                with telling_damage():
+                    yield from phase
+            except DamageError as error:
+                self._tell(f"history: {error}")
+
+    def _tell(self, text: str) -> None:
+        """Say once what is damaged."""
+        if text not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(text)
+            more = "; more is not told" if len(self._told) == _MOST_TOLD else ""
+            _log.error("%s; it stays as it is: %s%s", text, SAVE, more)
 
     # --- rows to blocks ---
 
+    def pack_since(self, first: int) -> None:
+        """Pack at once, however new they are, all rows of the streams that have one from a number on."""
+        self._writer.be_sure()
+        age = _Age(_END_OF_TIME, _END_OF_TIME)
+        waiting = [stream for stream in self._writer.streams if stream.last >= first]
+        pieces = (self._pack_stream(stream, stream.last, age) for stream in waiting)
+        try:
+            for _ in self._in_steps(chain.from_iterable(pieces)):
+                pass
+        except _BrokenError as error:
+            raise DamageError(f"history of {error.stream.record}: {error}; {SAVE}") from None
+
     def _pack(self, now: int) -> Iterator[None]:
         """Pack what was received before an hour began, and what came in its first minute of the time before."""
-        cutoff = (now - self._packed_after) // HOUR * HOUR
-        through = self._last_received(cutoff)
-        if through is None:
-            return
-        with self._transaction():
-            self._writer.mark()
-            self._connection.execute(
-                "UPDATE streams SET packed = :through WHERE last <= packed AND packed < :through", {"through": through}
-            )
-        waiting = self._connection.execute("SELECT id FROM streams WHERE packed < ? ORDER BY id DESC", (through,))
-        streams = [stream for (stream,) in waiting]
-        names = {str(number): name for name, number in self._writer.numbers.items()}
-        while streams:
+        age = _Age((now - PACKED_AFTER) // HOUR * HOUR, now)
+        through = self._last_received(age)
+        while through is not None:
+            waiting = [
+                stream
+                for stream in self._writer.streams
+                if stream.packed < min(stream.last, through) and stream.id not in self._broken
+            ]
+            try:
+                yield from self._in_steps(
+                    chain.from_iterable(self._pack_stream(stream, through, age) for stream in waiting)
+                )
+            except _BrokenError as error:
+                # What else was done in its step was rolled back with it.
+                self._broken.add(error.stream.id)
+                self._tell(f"history of {error.stream.record}: {error}: its messages stay rows")
+            else:
+                return
+
+    def _in_steps(self, pieces: Iterator[tuple[Stream, int]]) -> Iterator[None]:
+        """Do pieces of work, as many in a transaction as there is time for; each tells what it has packed."""
+        is_more = True
+        while is_more:
             yield
             end = time.monotonic() + _SECONDS_A_STEP
+            packed: list[tuple[Stream, int]] = []
             with self._transaction():
-                while streams and time.monotonic() < end:
-                    self._pack_stream(streams.pop(), through, cutoff, names)
+                for piece in pieces:
+                    packed.append(piece)
+                    if time.monotonic() >= end:
+                        break
+                else:
+                    is_more = False
+                self._connection.executemany(
+                    "UPDATE streams SET packed = max(packed, ?) WHERE id = ?",
+                    [(number, stream.id) for stream, number in packed],
+                )
+            for stream, number in packed:
+                stream.packed = max(stream.packed, number)
 
-    def _last_received(self, cutoff: int) -> int | None:
-        """The last row received up to a minute after a time; None when none is older than the time."""
+    def _last_received(self, age: _Age) -> int | None:
+        """The last row that is old enough; None when the first one is not."""
         first = self._connection.execute("SELECT id, time + delay FROM history ORDER BY id LIMIT 1").fetchone()
-        if first is None or first[1] >= cutoff:
+        if first is None or not age.is_old(first[1]):
             return None
         low, high = first[0], self._writer.next - 1
         while low < high:
@@ -128,96 +209,93 @@ class Upkeep:
             row = self._connection.execute(
                 "SELECT id, time + delay FROM history WHERE id >= ? ORDER BY id LIMIT 1", (middle,)
             ).fetchone()
-            if row is not None and row[1] < cutoff + _STRAGGLERS:
+            if row is not None and age.is_old(row[1] - _STRAGGLERS):
                 low = max(middle, row[0])
             else:
                 high = middle - 1
         return int(low)
 
-    def _pack_stream(self, stream: int, through: int, cutoff: int, names: Mapping[str, str]) -> None:
-        found = self._connection.execute("SELECT last, packed FROM streams WHERE id = ?", (stream,)).fetchone()
-        if found is None:
-            return
-        hours: dict[int, list[Statement]] = {}
-        for number, statement in unpacked(self._connection, stream, found[0], found[1], names):
-            if number > through:
-                break
-            if statement.time >= cutoff and statement.time + statement.delay >= cutoff:
-                through = number - 1
-                break
-            hours.setdefault(statement.time // HOUR * HOUR, []).append(statement)
-        for hour, statements in hours.items():
-            self._write_messages(stream, hour, statements, names)
-        for hour in sorted({*hours, *(hour + HOUR for hour in hours)}):
-            self._summarize(stream, hour, names)
-        self._connection.execute("UPDATE streams SET packed = ? WHERE id = ?", (through, stream))
+    def _pack_stream(self, stream: Stream, through: int, age: _Age) -> Iterator[tuple[Stream, int]]:
+        """Pack a stream's rows, some at a time; up to which they are packed."""
+        try:
+            with telling_damage():
+                yield from self._pack_rows(stream, through, age)
+        except (DamageError, ValueError, TypeError, ArithmeticError) as error:
+            raise _BrokenError(stream, str(error)) from None
 
-    def _write_messages(self, stream: int, hour: int, statements: list[Statement], names: Mapping[str, str]) -> None:
-        held = self._messages(stream, hour, names)
-        data = encode_statements(sorted([*held, *statements], key=lambda one: one[:3]), self._writer.numbers)
-        self._write(stream, Tier.MESSAGES, hour, data)
-
-    def _messages(self, stream: int, hour: int, names: Mapping[str, str]) -> list[Statement]:
-        data = block(self._connection, stream, Tier.MESSAGES, hour)
-        return [] if data is None else decode_statements(data, names)
-
-    def _summarize(self, stream: int, hour: int, names: Mapping[str, str]) -> None:
-        """Make the summaries of an hour from its messages and those of the hour before, which held on."""
-        statements = self._messages(stream, hour - HOUR, names) + self._messages(stream, hour, names)
-        numbers = self._writer.numbers
-        found, changed = of_all(statements, hour, hour + HOUR, Tier.FIVE_MINUTES)
-        summaries = {str(numbers.get(name, name)): rows for name, rows in found.items()}
-        changes = {str(numbers.get(name, name)): rows for name, rows in changed.items()}
-        self._write(stream, Tier.FIVE_MINUTES, hour, encode_summaries(summaries, changes))
-        self._merge_into_day(stream, hour, summaries, changes)
-
-    def _merge_into_day(
-        self, stream: int, hour: int, summaries: Mapping[str, list[Summary]], changes: Mapping[str, list[Change]]
-    ) -> None:
-        day = hour // Tier.HOURS.span * Tier.HOURS.span
-        data = block(self._connection, stream, Tier.HOURS, day)
-        old_summaries, old_changes = ({}, {}) if data is None else decode_summaries(data)
-        merged = {
-            number: merge_summaries(
-                old_summaries.get(number, []), combine(summaries.get(number, []), HOUR), hour, hour + HOUR
-            )
-            for number in {**old_summaries, **summaries}
-        }
-        merged_changes = {
-            number: merge_changes(old_changes.get(number, []), changes.get(number, []), hour, hour + HOUR)
-            for number in {**old_changes, **changes}
-        }
-        self._write(stream, Tier.HOURS, day, encode_summaries(merged, merged_changes))
-
-    def _write(self, stream: int, tier: Tier, start: int, data: bytes) -> None:
-        self._connection.execute(
-            "INSERT OR REPLACE INTO blocks (stream, tier, start, data) VALUES (?, ?, ?, ?)", (stream, tier, start, data)
-        )
+    def _pack_rows(self, stream: Stream, through: int, age: _Age) -> Iterator[tuple[Stream, int]]:
+        ids: list[int] = []
+        at = stream.last
+        while at > stream.packed and (links := walk(self._connection, at, stream.packed, _LINKS_A_PIECE)):
+            ids += (number for number, _ in links)
+            at = links[-1][1]
+            if len(links) == _LINKS_A_PIECE:
+                yield stream, 0
+        ids.reverse()
+        names: dict[int | str, str] = {number: str(number) for number in self._writer.numbers.values()}
+        is_last = False
+        while not is_last:
+            some = ids[: MOST_ROWS + 1]
+            piece = Piece(self._connection, stream, self._tell)
+            packed, following, is_last = through, None, True
+            for number, statement in read_rows(self._connection, stream.id, some, names):
+                is_last = number > through or age.is_recent(statement)
+                if is_last or not piece.take(statement):
+                    packed, following = min(through, number - 1), statement.time
+                    break
+            else:
+                if len(ids) > len(some):
+                    packed, is_last = some[-1], False
+            piece.write(following)
+            yield stream, packed
+            ids = ids[bisect_right(ids, packed) :]
 
     # --- what goes ---
 
     def _delete_packed(self) -> Iterator[None]:
         """Delete the rows that are in blocks, from the oldest on."""
-        through = self._connection.execute("SELECT min(packed) FROM streams").fetchone()[0] or 0
-        query = "SELECT max(id) FROM (SELECT id FROM history WHERE id <= ? ORDER BY id LIMIT ?)"
-        while (some := self._connection.execute(query, (through, _ROWS_A_STEP)).fetchone()[0]) is not None:
+        waiting = (one.packed for one in self._writer.streams if one.packed < one.last and one.id not in self._broken)
+        through = min(waiting, default=self._writer.next - 1)
+        kept = ", ".join(map(str, sorted(self._broken)))
+        at = 0
+        while (at := self._first_row(at)) <= through:
             yield
-            with self._transaction():
-                self._connection.execute("DELETE FROM history WHERE id <= ?", (some,))
+            last = min(at + _ROWS_A_STEP - 1, through)
+            try:
+                with self._transaction():
+                    self._connection.execute(
+                        f"DELETE FROM history WHERE id BETWEEN ? AND ? AND stream NOT IN ({kept})", (at, last)
+                    )
+            except DamageError as error:
+                self._tell(f"rows {at} to {last} of the table history, which are packed: {error}")
+            at = last + 1
+
+    def _first_row(self, at: int) -> int:
+        row = self._connection.execute("SELECT id FROM history WHERE id >= ? ORDER BY id LIMIT 1", (at,)).fetchone()
+        return _LAST if row is None else row[0]
 
     def _expire(self, tier: Tier, horizon: int) -> Iterator[None]:
-        while self._oldest(tier, horizon - tier.span):
+        while oldest := self._oldest(tier, horizon):
             yield
-            self._delete_oldest(tier, horizon - tier.span)
+            self._delete_blocks(oldest)
 
-    def _oldest(self, tier: Tier, horizon: int, most: int = 1) -> list[tuple[int]]:
+    def _oldest(self, tier: Tier, horizon: int) -> list[tuple[int]]:
+        stuck = ", ".join(map(str, sorted(self._stuck)))
         return self._connection.execute(
-            "SELECT id FROM blocks WHERE tier = ? AND start < ? ORDER BY start LIMIT ?", (tier, horizon, most)
+            f"SELECT id FROM blocks WHERE tier = ? AND newest < ? AND id NOT IN ({stuck}) ORDER BY newest LIMIT ?",
+            (tier, horizon, self._blocks_a_step),
         ).fetchall()
 
-    def _delete_oldest(self, tier: Tier, horizon: int) -> None:
-        with self._transaction():
-            self._connection.executemany("DELETE FROM blocks WHERE id = ?", self._oldest(tier, horizon, _BLOCKS_A_STEP))
+    def _delete_blocks(self, ids: list[tuple[int]]) -> None:
+        try:
+            with self._transaction():
+                self._connection.executemany("DELETE FROM blocks WHERE id = ?", ids)
+        except DamageError as error:
+            if len(ids) == 1:
+                self._stuck.add(ids[0][0])
+                self._tell(f"block {ids[0][0]} of the history, which is to be deleted: {error}")
+            # From now on one by one: only the damaged one stays.
+            self._blocks_a_step = 1
 
     def _expire_events(self, horizon: int) -> Iterator[None]:
         while (oldest := self._connection.execute("SELECT id, time FROM events ORDER BY id LIMIT 1").fetchone()) and (
@@ -230,30 +308,43 @@ class Upkeep:
                 )
 
     def _fit(self) -> Iterator[None]:
-        """Let the oldest blocks go while the database holds more bytes than it may: messages first."""
+        """Let the oldest go while the database holds more bytes than it may: messages first, rows last."""
         for tier in Tier:
-            while self._bytes_held() > self._retention.bytes and self._oldest(tier, 2**62):
-                if not self._is_told:
-                    _log.warning("database: holds more than history.bytes; the oldest history goes before its time")
-                    self._is_told = True
+            while self._is_too_large() and (oldest := self._oldest(tier, _LAST)):
                 yield
-                self._delete_oldest(tier, 2**62)
+                self._delete_blocks(oldest)
+        while self._is_too_large() and (first := self._first_row(0)) < _LAST:
+            yield
+            last = min(first + _ROWS_A_STEP, self._writer.next) - 1
+            with self._transaction():
+                self._connection.execute("DELETE FROM history WHERE id <= ?", (last,))
+                self._connection.execute("UPDATE streams SET packed = max(packed, ?)", (last,))
+            for stream in self._writer.streams:
+                stream.packed = max(stream.packed, last)
 
-    def _bytes_held(self) -> int:
+    def _is_too_large(self) -> bool:
         pages, free, size = (
             self._connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
-        held: int = (pages - free) * size
-        return held
+        is_it = bool((pages - free) * size > self._retention.bytes)
+        if is_it and not self._is_full_told:
+            self._is_full_told = True
+            _log.warning("database: holds more than history.bytes; the oldest history goes before its time")
+        return is_it
 
     def _forget_empty(self) -> Iterator[None]:
         """Delete streams of which nothing is left."""
-        yield
-        with self._transaction():
-            self._writer.mark()
-            empty = self._connection.execute(
-                "DELETE FROM streams WHERE last <= packed"
-                " AND NOT EXISTS (SELECT 1 FROM blocks WHERE stream = streams.id) RETURNING id"
-            ).fetchall()
-        self._writer.forget(number for (number,) in empty)
+        streams = list(self._writer.streams)
+        for at in range(0, len(streams), _STREAMS_A_STEP):
+            yield
+            empty = [
+                (one.id,)
+                for one in streams[at : at + _STREAMS_A_STEP]
+                if one.last <= one.packed
+                and not self._connection.execute("SELECT 1 FROM blocks WHERE stream = ?", (one.id,)).fetchone()
+            ]
+            if empty:
+                with self._transaction():
+                    self._connection.executemany("DELETE FROM streams WHERE id = ?", empty)
+                self._writer.forget(number for (number,) in empty)

@@ -13,10 +13,15 @@ import orjson
 
 from telemetry.fields import Owner
 from telemetry.stores import HistoryRow
+from telemetry.stores.history.rows import names_of, read_row, rows_after
+from telemetry.stores.history.salvage import salvage
 from telemetry.topics import RecordKey
+from telemetry.wire import Position
 
 MOST_UNMARKED = 20_000
 """Rows after which `streams.last` is written."""
+
+_MARKED_AT_ONCE = 1_000
 
 MOST_NAMES = 10_000
 """Fields that have a short name; those beyond are written out, so that no sender can make us grow."""
@@ -33,13 +38,15 @@ CREATE TABLE IF NOT EXISTS history (
     seq INTEGER NOT NULL, time INTEGER NOT NULL, delay INTEGER NOT NULL, full INTEGER NOT NULL, statement TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS blocks (
-    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, tier INTEGER NOT NULL, start INTEGER NOT NULL, data BLOB NOT NULL,
-    UNIQUE (stream, tier, start)
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, tier INTEGER NOT NULL, start INTEGER NOT NULL,
+    newest INTEGER NOT NULL, data BLOB NOT NULL, UNIQUE (stream, tier, start)
 );
-CREATE INDEX IF NOT EXISTS blocks_start ON blocks (tier, start);
+CREATE INDEX IF NOT EXISTS blocks_newest ON blocks (tier, newest);
 """
 """`streams`: what one sender states of one record. `packed`: its rows up to this one are in blocks already.
 `statement`: a JSON list of a field's number (its name, where it has none), its value (null: gone), and so on.
+`start`: a multiple of the tier's span; of further blocks beside the first one some milliseconds more. `newest`: when
+what is in it ended, or was received, whichever is later: the retention counts from then.
 """
 
 _INSERT = (
@@ -50,22 +57,26 @@ _INSERT = (
 
 def delete_record(connection: sqlite3.Connection, key: RecordKey) -> bool:
     """Delete the history of a record, also while its writer writes; whether there was any."""
-    streams = connection.execute("SELECT id FROM streams WHERE minerId = ? AND hostName IS ?", key).fetchall()
-    connection.executemany("DELETE FROM history WHERE stream = ?", streams)
-    connection.executemany("DELETE FROM blocks WHERE stream = ?", streams)
+    streams = "SELECT id FROM streams WHERE minerId = ? AND hostName IS ?"
     # The writer knows the streams: it lets them go itself, when it sees that they are empty.
-    connection.executemany(
-        "UPDATE streams SET packed = max(packed, (SELECT coalesce(max(id), 0) FROM history)) WHERE id = ?", streams
-    )
-    return bool(streams)
+    found = connection.execute(
+        "UPDATE streams SET packed = max(packed, last, (SELECT coalesce(max(id), 0) FROM history))"
+        " WHERE minerId = ? AND hostName IS ?",
+        key,
+    ).rowcount
+    connection.execute(f"DELETE FROM history WHERE stream IN ({streams})", key)
+    connection.execute(f"DELETE FROM blocks WHERE stream IN ({streams})", key)
+    return found > 0
 
 
 @dataclass(slots=True)
 class Stream:
-    """A stream as its writer knows it: its number, and its last row."""
+    """A stream as its writer knows it: its number, its last row, and up to which they are in blocks."""
 
     id: int
+    record: RecordKey
     last: int
+    packed: int
 
 
 class HistoryWriter:
@@ -73,34 +84,38 @@ class HistoryWriter:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.learned = 0
         self._learn()
 
     def _learn(self) -> None:
         """Learn what the database holds."""
-        self._is_sure = True
+        self._is_sure = False
         self._streams: dict[tuple[RecordKey, Owner], Stream] = {}
-        self._numbers: dict[str, int] = {}
-        rows = self._connection.execute("SELECT minerId, hostName, owner, id, last FROM streams").fetchall()
-        by_id = {}
-        for miner, host, owner, number, last in rows:
-            by_id[number] = self._streams[RecordKey(miner, host), Owner(owner)] = Stream(number, last)
-        marked = max((stream.last for stream in by_id.values()), default=0)
-        self._marked = self._next = marked
-        for row, stream in self._connection.execute(
-            "SELECT id, stream FROM history WHERE id > ? ORDER BY id", (marked,)
+        by_id: dict[int, Stream] = {}
+        for miner, host, owner, number, last, packed in self._connection.execute(
+            "SELECT minerId, hostName, owner, id, last, packed FROM streams"
         ):
-            self._next = row
-            if stream in by_id:
-                by_id[stream].last = row
-        packed = self._connection.execute("SELECT max(packed) FROM streams").fetchone()[0] or 0
+            record = RecordKey(miner, host)
+            by_id[number] = self._streams[record, Owner(owner)] = Stream(number, record, last, packed)
+        self._marked = marked = max((stream.last for stream in by_id.values()), default=0)
         # A row's number is never given twice: what is packed is told by it.
-        self._next = max(self._next, packed) + 1
-        for number, name in self._connection.execute("SELECT number, name FROM names"):
-            self._numbers[name] = number
+        self._next = max([marked, *(stream.packed for stream in by_id.values())]) + 1
+        for row in salvage(self._connection, "history", [], marked + 1):
+            self._next = max(self._next, row["id"] + 1)
+            if row["stream"] in by_id:
+                by_id[row["stream"]].last = row["id"]
+        self._numbers = {name: number for number, name in self._connection.execute("SELECT number, name FROM names")}
+        self._is_sure = True
+        self.learned += 1
 
     def rolled_back(self) -> None:
         """Nothing of the last transaction was written."""
         self._is_sure = False
+
+    def be_sure(self) -> None:
+        """After a transaction that failed: learn anew what the database holds."""
+        if not self._is_sure:
+            self._learn()
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -112,10 +127,25 @@ class HistoryWriter:
         """The number of the next row."""
         return self._next
 
+    @property
+    def streams(self) -> Iterable[Stream]:
+        """All streams."""
+        return self._streams.values()
+
+    def after(self, number: int) -> list[HistoryRow]:
+        """The messages of the rows after one, in the order in which they came."""
+        senders = {stream.id: sender for sender, stream in self._streams.items()}
+        names = names_of(self._connection)
+        found = []
+        for row in rows_after(self._connection, number):
+            if (sender := senders.get(row[1])) is not None:
+                time, epoch, seq, delay, full, values, gone = read_row(row, names)
+                found.append(HistoryRow(*sender, Position(epoch, seq), time, time + delay, full, values, gone))
+        return found
+
     def append(self, messages: Sequence[HistoryRow]) -> None:
         """Write a batch's messages."""
-        if not self._is_sure:
-            self._learn()
+        self.be_sure()
         rows = []
         streams, numbers, number = self._streams, self._numbers, self._next
         for record, owner, (epoch, seq), time, received, full, values, gone in messages:
@@ -148,12 +178,12 @@ class HistoryWriter:
             self.mark()
 
     def mark(self) -> None:
-        """Write down each stream's last row, so that readers have few rows to look through."""
-        self._connection.executemany(
-            "UPDATE streams SET last = ? WHERE id = ?",
-            [(stream.last, stream.id) for stream in self._streams.values() if stream.last > self._marked],
-        )
-        self._marked = self._next - 1
+        """Write down the last row of some streams, so that readers have few rows to look through."""
+        # The longest silent ones: then those whose last row is not written down are among the rows after it.
+        waiting = sorted((stream.last, stream.id) for stream in self.streams if stream.last > self._marked)
+        some = waiting[:_MARKED_AT_ONCE]
+        self._connection.executemany("UPDATE streams SET last = ? WHERE id = ?", some)
+        self._marked = some[-1][0] if some else self._next - 1
 
     def forget(self, ids: Iterable[int]) -> None:
         """Let go of streams that are deleted."""
@@ -166,7 +196,7 @@ class HistoryWriter:
             (*record, owner.value, packed),
         )
         assert cursor.lastrowid is not None
-        stream = self._streams[record, owner] = Stream(cursor.lastrowid, 0)
+        stream = self._streams[record, owner] = Stream(cursor.lastrowid, record, 0, packed)
         return stream
 
     def _new_number(self, name: str) -> int | str:

@@ -1,81 +1,45 @@
 """The connection to the broker, which keeps itself. The only file that imports paho; its callbacks end here.
 
-Each connection is a new paho client: nothing that an old one had queued can be replayed behind newer messages, and a
-message of an old connection is told by its session. What is not acknowledged then is the caller's to send again.
+paho makes the connection, subscribes, pings and disconnects; messages and their acknowledgements go past it, because
+there they cost five times as much. Each connection is a new paho client: nothing that an old one had queued can be
+replayed behind newer messages. What is not acknowledged on a connection that ended is the caller's to send again.
 """
 
 import contextlib
 import random
 import secrets
+import select
 import selectors
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from telemetry.errors import UsageError
-from telemetry.tls import Trust, explain, explain_alert
+from telemetry.mqtt.link import Link
+from telemetry.mqtt.outbox import WINDOW, Outbox
+from telemetry.mqtt.packets import Message, PacketReader, puback_packets
+from telemetry.mqtt.url import BrokerUrl
+from telemetry.tls import explain
 from telemetry.wire import Outgoing
 
 PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
 
 _CONNECT_TIMEOUT = 5.0  # a broker in a storm takes a connection and forgets it: try again soon
 _SESSION_EXPIRY = 7 * 86400
-_RECEIVE_MAXIMUM = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerUrl:
-    """Where a broker is, `mqtt://` or `mqtts://user:password@host:port`. Its text never shows the password."""
-
-    host: str
-    port: int
-    tls: bool = False
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    trust: Trust = field(default_factory=Trust)
-
-    @classmethod
-    def parse(cls, text: str) -> "BrokerUrl":
-        """Read a URL, or raise UsageError."""
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host, port = None, None
-            parts = urlsplit("")
-        if parts.scheme not in {"mqtt", "mqtts"} or not host:
-            raise UsageError("broker URL: expected mqtt://HOST[:PORT] or mqtts://USER:PASSWORD@HOST[:PORT]")
-        tls = parts.scheme == "mqtts"
-        return cls(
-            host=host,
-            port=port or (8883 if tls else 1883),
-            tls=tls,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-        )
-
-    def advice(self, code: int) -> str:
-        """What to do about a CONNACK of this code, by MQTT 5's numbers."""
-        if code not in {0x86, 0x87}:
-            return ""
-        if self.username is None:
-            return ": the broker wants a user name and password: give --bundle"
-        return ": its password is wrong, was renewed or revoked: get a new bundle (`telemetry rotate` or `enroll`)"
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+_RECEIVE_MAXIMUM = 1000  # Mosquitto, by its own limits, drops what it counts as sent where more wait for the socket
+_REST = 0.002
+"""Seconds without reading after messages came in, so that those that follow come together: a round costs as much as 50
+of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +57,41 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """A message that came in; give it back to `Connection.acknowledge` once what it says is safe."""
+class Messages:
+    """Messages that came in together; give them back to `Connection.acknowledge` once what they say is safe."""
 
-    topic: str
-    payload: bytes
-    retained: bool
     session: str
-    mid: int
+    messages: Sequence[Message]
 
 
-Event = Connected | Disconnected | Message
+Event = Connected | Disconnected | Messages
+
+
+class _Client(paho.Client):
+    """A paho client on a link instead of a socket."""
+
+    link: Link
+
+    def _create_socket(self) -> "paho.SocketLike":
+        # The one private part of paho that we rely on. For websockets it makes such an object here itself, so that what
+        # paho expects of one is settled: recv, send, close, fileno and setblocking.
+        sock = super()._create_socket()
+        assert isinstance(sock, socket.socket)
+        _tune(sock)
+        self.link = Link(sock)
+        return self.link
 
 
 @dataclass(slots=True)
 class _Session:
-    """One connection: its paho client, and what is known of it."""
+    """One connection: its paho client, what comes in and goes out beside it, and what is known of it."""
 
-    client: paho.Client
+    client: _Client
     name: str
+    reader: PacketReader
+    outbox: Outbox
     ready: bool = False
-    unacknowledged: int = 0
+    rests: bool = False
     ended: str | None = None
     refused: str | None = None
 
@@ -142,19 +120,22 @@ class Connection:
         keep_session: bool = False,
         manual_ack: bool = False,
         retry: tuple[float, float] = (3.0, 30.0),
+        keepalive: tuple[int, int] = (50, 70),
     ) -> None:
         self._url, self._client_id, self._deliver = url, client_id, deliver
         self._tls = url.trust.context() if url.tls else None
         self._filters, self._will = tuple(filters), will
         self._protocol = PROTOCOLS[protocol]
         self._keep_session, self._manual_ack, self._retry = keep_session, manual_ack, retry
+        self._keepalive = keepalive
         self._session: _Session | None = None
         self._has_subscribed = False
         self._stopping = threading.Event()
-        self._settled = threading.Condition()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
+        self._woken = select.poll()
+        self._woken.register(self._wake_receiver, select.POLLIN)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     def start(self) -> None:
@@ -162,33 +143,20 @@ class Connection:
         self._thread.start()
 
     def publish(self, message: Outgoing) -> bool:
-        """Hand a message to the current connection; False when there is none."""
+        """Hand a message to the current connection; False when there is none. It may wait, so not from `deliver`."""
         session = self._session
-        if session is None or not session.ready:
-            return False
-        with self._settled:
-            session.unacknowledged += 1
-        info = session.client.publish(message.topic, message.payload, qos=1, retain=message.retain)
-        self._wake()
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._on_publish(session.client, session)
-        return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        return session is not None and session.ready and session.outbox.publish(message)
 
-    def acknowledge(self, message: Message) -> None:
-        """Tell the broker that a message is safe. One of an ended connection comes again by itself."""
+    def acknowledge(self, messages: Messages) -> None:
+        """Tell the broker that messages are safe. Those of an ended connection come again by themselves."""
         session = self._session
-        if session is not None and session.name == message.session and message.mid:
-            session.client.ack(message.mid, 1)
-            self._wake()
+        if session is not None and session.name == messages.session:
+            _acknowledge(session, messages.messages)
 
     def flush(self, timeout: float) -> bool:
         """Wait until the broker has acknowledged all that was published; False when it did not, or went away."""
         session = self._session
-        if session is None or not session.ready:
-            return False
-        with self._settled:
-            self._settled.wait_for(lambda: session.unacknowledged == 0 or self._session is not session, timeout)
-            return session.unacknowledged == 0
+        return session is not None and session.ready and session.outbox.settle(timeout)
 
     def close(self, timeout: float = 2.0) -> None:
         """Send what is published already, disconnect cleanly (so that no will is sent) and end the thread."""
@@ -204,8 +172,7 @@ class Connection:
             session = self._new_session()
             reason = self._open(session) or self._serve(session)
             was_ready, self._session = session.ready, None
-            with self._settled:
-                self._settled.notify_all()
+            session.outbox.close()
             if self._stopping.is_set():
                 return
             if was_ready:
@@ -214,16 +181,18 @@ class Connection:
             self._stopping.wait(retry_delay(time.monotonic() - since, *self._retry))
 
     def _new_session(self) -> _Session:
-        client = paho.Client(
+        is_v5 = self._protocol == MQTTProtocolVersion.MQTTv5
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
-            clean_session=None if self._protocol == MQTTProtocolVersion.MQTTv5 else not self._keep_session,
+            clean_session=None if is_v5 else not self._keep_session,
             protocol=self._protocol,
-            manual_ack=self._manual_ack,
+            # What paho reads is acknowledged like all the rest.
+            manual_ack=True,
             # Else paho connects again by itself when the protocol's version is refused, below our selector.
             reconnect_on_failure=False,
         )
-        session = _Session(client, secrets.token_hex(4))
+        session = _Session(client, secrets.token_hex(4), PacketReader(is_v5=is_v5), Outbox(self._wake, is_v5=is_v5))
         client.user_data_set(session)
         client.connect_timeout = _CONNECT_TIMEOUT
         if self._url.username is not None:
@@ -233,27 +202,16 @@ class Connection:
         if self._will is not None:
             will = self._will(session.name)
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
-        self._set_callbacks(client)
-        return session
-
-    def _set_callbacks(self, client: paho.Client) -> None:
-        client.on_socket_open = _tune_socket
-        # Set, so that paho leaves the writing to our thread. It tells of the first packet in its queue only, and not
-        # reliably: who hands over a packet wakes the thread.
-        client.on_socket_register_write = lambda *_: None
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = _on_disconnect
         client.on_message = self._on_message
-        client.on_publish = self._on_publish
-        if self._tls is not None:
-            # An alert that ends TLS 1.3 after our part of the handshake is told to no other callback.
-            client.on_log = _on_log
+        return session
 
     def _open(self, session: _Session) -> str | None:
         """Connect; the reason when that failed."""
         # Keepalives differ so that agents that came together do not ping together.
-        keepalive = random.randint(50, 70)  # noqa: S311  # spreading load is no secret
+        keepalive = random.randint(*self._keepalive)  # noqa: S311  # spreading load is no secret
         try:
             if self._protocol == MQTTProtocolVersion.MQTTv5:
                 session.client.connect(
@@ -280,50 +238,82 @@ class Connection:
 
     def _serve(self, session: _Session) -> str:
         """Move packets until the connection ends; the reason why it did."""
-        client = session.client
+        link = session.client.link
         deadline = time.monotonic() + _CONNECT_TIMEOUT
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_receiver, selectors.EVENT_READ)
-            sock = client.socket()
-            if sock is not None:
-                selector.register(sock, selectors.EVENT_READ)
-            while client.socket() is not None and not self._stopping.is_set():
+            selector.register(link, selectors.EVENT_READ)
+            watched = selectors.EVENT_READ
+            while not link.is_closed and not self._stopping.is_set():
                 if not session.ready and time.monotonic() > deadline:
                     break
-                self._step(selector, client, idle=15.0 if session.ready else 1.0)
+                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.is_blocked else 0)
+                if wanted != watched:
+                    selector.modify(link, wanted)
+                    watched = wanted
+                self._step(selector, session, idle=session.client.keepalive / 4 if session.ready else 1.0)
         return self._end(session)
 
-    def _step(self, selector: selectors.BaseSelector, client: paho.Client, *, idle: float) -> None:
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.want_write() else 0)
-        if (sock := client.socket()) is not None:
-            selector.modify(sock, events)
+    def _step(self, selector: selectors.BaseSelector, session: _Session, *, idle: float) -> None:
         for key, ready in selector.select(idle):
             if key.fileobj is self._wake_receiver:
                 _drain(self._wake_receiver)
             elif ready & selectors.EVENT_READ:
-                _read_all(client)
-        if client.want_write():
-            client.loop_write()
-        client.loop_misc()
+                self._receive(session)
+        _send(session)
+        session.client.loop_misc()
+        if session.rests:
+            session.rests = False
+            self._rest(session)
+
+    def _rest(self, session: _Session) -> None:
+        """Read nothing for a moment, but send what there is."""
+        until = time.monotonic() + _REST
+        while (left := until - time.monotonic()) > 0 and self._woken.poll(1000 * left):
+            _drain(self._wake_receiver)
+            _send(session)
+
+    def _receive(self, session: _Session) -> None:
+        link, reader = session.client.link, session.reader
+        for part in reader.feed(link.receive()):
+            if isinstance(part, bytes):
+                link.hand(part)
+                _let_paho_read(session)
+            else:
+                self._take_in(session, part)
+            if link.is_closed:
+                return
+        if mids := reader.take_acknowledged():
+            session.outbox.acknowledged(mids)
+        _let_paho_read(session)
+
+    def _take_in(self, session: _Session, messages: Sequence[Message]) -> None:
+        self._deliver(Messages(session.name, messages))
+        session.rests = True
+        if not self._manual_ack:
+            _acknowledge(session, messages)
 
     def _end(self, session: _Session) -> str:
-        if session.client.socket() is not None:
+        if not session.client.link.is_closed:
             timed_out = not session.ready and not self._stopping.is_set()
+            _send(session)
             session.client.disconnect()
-            if session.client.want_write():
-                session.client.loop_write()
             if timed_out:
                 return f"{self._url}: no answer for {_CONNECT_TIMEOUT:.0f} s"
-        return f"{self._url}: {session.refused or session.ended or 'connection closed'}"
+        alert = session.client.link.alert
+        told = explain(alert) if alert is not None and not session.ready else None
+        return f"{self._url}: {session.refused or told or session.ended or 'connection closed'}"
 
     def _wake(self) -> None:
-        # A full pipe already wakes the thread.
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._wake_sender.send(b"\0")
+        # The network thread looks by itself after all that it does. A full pipe already wakes it.
+        if threading.get_ident() != self._thread.ident:
+            with contextlib.suppress(BlockingIOError, OSError):
+                self._wake_sender.send(b"\0")
 
     def _on_connect(
-        self, client: paho.Client, session: _Session, flags: paho.ConnectFlags, code: ReasonCode, _properties: object
+        self, client: paho.Client, session: _Session, flags: paho.ConnectFlags, code: ReasonCode, properties: object
     ) -> None:
+        session.outbox.allow(getattr(properties, "ReceiveMaximum", WINDOW))
         if code.is_failure:
             session.refused = f"refused: {code}{self._url.advice(code.value)}"
         elif not self._filters or (flags.session_present and self._has_subscribed):
@@ -344,18 +334,16 @@ class Connection:
 
     def _get_ready(self, session: _Session) -> None:
         session.ready = self._has_subscribed = True
-        session.client.on_log = None  # a line a packet is too much
         self._deliver(Connected(session.name))
 
     def _on_message(self, _client: paho.Client, session: _Session, message: paho.MQTTMessage) -> None:
-        mid = message.mid if message.qos else 0
-        self._deliver(Message(message.topic, bytes(message.payload), message.retain, session.name, mid))
-
-    def _on_publish(self, _client: paho.Client, session: _Session, *_: object) -> None:
-        with self._settled:
-            session.unacknowledged -= 1
-            if session.unacknowledged == 0:
-                self._settled.notify_all()
+        """Take in what the reader left to paho: a message with properties, or none at all."""
+        mid = message.mid.to_bytes(2, "big") if message.qos == 1 else b""
+        try:
+            topic = message.topic
+        except UnicodeDecodeError as error:
+            raise MalformedPacket(str(error)) from error
+        self._take_in(session, [Message(topic, bytes(message.payload), message.retain, mid)])
 
 
 def retry_delay(outage: float, first: float = 3.0, most: float = 30.0) -> float:
@@ -374,32 +362,38 @@ def _on_disconnect(
     session.ended = "connection lost" if code.getName() == "Unspecified error" else str(code)
 
 
-def _on_log(_client: paho.Client, session: _Session, level: int, text: str) -> None:
-    if level == LogLevel.MQTT_LOG_ERR and "alert" in text:
-        session.refused = explain_alert(text.rpartition("alert ")[2].partition(" (")[0])
-
-
-def _tune_socket(_client: paho.Client, _session: _Session, sock: object) -> None:
+def _tune(sock: socket.socket) -> None:
     # Without TCP_NODELAY on both ends a QoS 1 exchange waits 40 ms for a delayed acknowledgement. With
     # TCP_USER_TIMEOUT a connection that the network swallowed ends when nothing sent is acknowledged for 20 s.
-    if isinstance(sock, socket.socket):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)
 
 
-def _read_all(client: paho.Client) -> None:
-    client.loop_read()
-    sock = client.socket()
-    # TLS may hold decrypted bytes that select does not see.
-    while sock is not None and getattr(sock, "pending", int)():
+def _let_paho_read(session: _Session) -> None:
+    """Let paho read what was handed to it, and answer."""
+    client = session.client
+    while client.link.has_handed:
         client.loop_read()
-        sock = client.socket()
+    if client.want_write():
+        client.loop_write()
+
+
+def _acknowledge(session: _Session, messages: Sequence[Message]) -> None:
+    if pubacks := puback_packets([message.mid for message in messages if message.mid]):
+        session.outbox.acknowledge(pubacks)
+
+
+def _send(session: _Session) -> None:
+    """Send what there is, as much as the network takes and may be on its way."""
+    link = session.client.link
+    link.transmit()
+    while not link.is_blocked and (packets := session.outbox.take()):
+        link.send(packets)
 
 
 def _drain(receiver: socket.socket) -> None:
     with contextlib.suppress(BlockingIOError):
-        while receiver.recv(4096):
-            pass
+        receiver.recv(4096)
 
 
 def _cause(error: Exception) -> str:

@@ -1,0 +1,56 @@
+"""Who went away and who came back, from the database: the newest last."""
+
+import argparse
+import time
+from typing import Any
+
+import orjson
+
+from telemetry.cli.options import add_common, add_database, add_json, chosen, named_record
+from telemetry.cli.tables import Cell, format_moment, print_table, state_text
+from telemetry.cli.times import add_range, range_of
+from telemetry.errors import TelemetryError
+from telemetry.stores.reading import Event, open_reader
+from telemetry.topics import AgentKey
+from telemetry.units import format_age
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("miner", metavar="MINER", nargs="?", help="a miner's id (default: all)")
+    parser.add_argument("host", metavar="HOST", nargs="?", help="a host of it (MINER/HOST does too)")
+    add_range(parser, since="-1d")
+    add_common(parser)
+    add_database(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what happened to agents."""
+    since, until = range_of(arguments, time.time_ns() // 1_000_000)
+    miner = agent = None
+    if arguments.miner is not None:
+        key = named_record(arguments.miner, arguments.host)
+        miner, agent = key.minerId, None if key.hostName is None else AgentKey.of(key).agent
+    with open_reader(chosen(arguments).database) as reader:
+        events = reader.events(since, until, miner, agent)
+    if not events:
+        raise TelemetryError(f"no events from {format_moment(since)} to {format_moment(until)}")
+    if arguments.json:
+        print(orjson.dumps([_flat(event) for event in events]).decode())
+        return 0
+    print_table(("TIME", "WHO", "EVENT", "BEFORE"), [_row(event) for event in events])
+    return 0
+
+
+def _flat(event: Event) -> dict[str, Any]:
+    told = event.agent.record.fields | {"_time": event.time, "event": event.event}
+    more = {"detail": event.detail or None, "before": event.before, "lasted": event.lasted}
+    return told | {name: value for name, value in more.items() if value is not None}
+
+
+def _row(event: Event) -> list[Cell]:
+    before = event.detail
+    if event.before is not None and event.lasted is not None:
+        before = f"{event.before} for {format_age(event.lasted / 1000)}"
+    return [format_moment(event.time), str(event.agent.record), state_text(event.event), before]

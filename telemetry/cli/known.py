@@ -1,0 +1,58 @@
+"""What commands that read the history say of a name that is not known: the nearest that is."""
+
+import sys
+from functools import cache
+
+from telemetry.config import nearest
+from telemetry.errors import TelemetryError, UsageError
+from telemetry.fields import Field, Owner
+from telemetry.records import RECORDS
+from telemetry.stores.history import Tier
+from telemetry.stores.history.reading import History
+from telemetry.topics import RecordKey
+
+TIERS = {
+    Tier.MESSAGES: "every message",
+    Tier.FIVE_MINUTES: "the summaries of five minutes",
+    Tier.HOURS: "the summaries of an hour",
+}
+
+
+@cache
+def declared(name: str) -> Field | None:
+    """A field by its name, of whichever record."""
+    return next((record.by_name[name] for record in RECORDS if name in record.by_name), None)
+
+
+def require_record(history: History, key: RecordKey) -> dict[Tier, int]:
+    """From when on each tier holds anything of a record; TelemetryError when none does."""
+    kept = history.kept_since(key)
+    if kept:
+        return kept
+    records = history.records()
+    hosts = [one for one in records if one.minerId == key.minerId and one.hostName is not None]
+    if key.hostName is None and hosts:
+        raise TelemetryError(f"{key}: no history of the miner itself, but of its hosts, such as {hosts[0]}")
+    known = [str(one) for one in (hosts if key.hostName is not None else records) or records]
+    raise TelemetryError(f"{key}: no history of it{nearest(str(key), known)}")
+
+
+def require_field(history: History, key: RecordKey, name: str) -> None:
+    """Raise when a record cannot have a field in its history."""
+    field = key.record.by_name.get(name)
+    if field is None:
+        elsewhere = declared(name)
+        if elsewhere is not None and key.hostName is None:
+            raise UsageError(f"{name} is a field of hosts: name one, as in {key.minerId}/HOST")
+        stated = history.fields()
+        if name not in stated or elsewhere is not None:
+            raise UsageError(f"unknown field {name}{nearest(name, {*stated, *key.record.by_name})}")
+    elif field.owner is Owner.KEY:
+        raise UsageError(f"{name} names the record: it does not change")
+    elif field.owner is Owner.AGGREGATOR:
+        raise UsageError(f"{name} is not in the history of messages: see `telemetry events {key}`")
+
+
+def tell(text: str) -> None:
+    """A line beside the answer, for a person."""
+    print(f"telemetry: {text}", file=sys.stderr)

@@ -1,0 +1,123 @@
+"""Fields over time as columns, for tables, plots and exports: what was stated, or one value a step."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from telemetry.cli.known import declared
+from telemetry.errors import UsageError
+from telemetry.fields import Scalar, Value
+from telemetry.stores.history import Change, Tier
+from telemetry.stores.history.reading import FOR_EVER, History
+from telemetry.topics import RecordKey
+from telemetry.units import Unit
+
+AGGREGATES = ("min", "mean", "max", "last", "count")
+MOST_STEPS = 1_000_000
+
+
+class Part(NamedTuple):
+    """A part of a range in which steps are as long as what is kept of it allows."""
+
+    since: int
+    until: int
+    step: int
+
+
+@dataclasses.dataclass(slots=True)
+class Column:
+    """One column: the values of a field (None: it was gone), or what a number did in each step, by time."""
+
+    field: str
+    aggregate: str = ""
+    values: dict[int, Value | None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its name in JSON and CSV."""
+        return f"{self.field}_{self.aggregate}" if self.aggregate else self.field
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of its numbers."""
+        found = declared(self.field)
+        return Unit.COUNT if self.aggregate == "count" else found.unit if found else Unit.NONE
+
+
+def aggregates_of(text: str) -> list[str]:
+    """The aggregates that `--agg` names."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in AGGREGATES:
+            raise UsageError(f"--agg {name}: expected {', '.join(AGGREGATES)}, or several with commas")
+    return names or ["mean"]
+
+
+def statements(history: History, key: RecordKey, fields: Sequence[str], since: int, until: int) -> list[Column]:
+    """A column a field: each time it was stated."""
+    found = history.changes_of(key, fields, since, until)
+    return [Column(name, values={one.time: one.value for one in found[name]}) for name in fields]
+
+
+def parts(kept: Mapping[Tier, int], since: int, until: int, step: int) -> list[Part]:
+    """A range in parts, the oldest first: where what a step needs is not kept any more, steps are longer."""
+    if (until - since) // step > MOST_STEPS:
+        raise UsageError(f"more than {MOST_STEPS:,} steps in this range: take a longer --step, or a shorter range")
+    needed = next((tier for tier in reversed(Tier) if tier and step % tier == 0), Tier.MESSAGES)
+    found: list[Part] = []
+    end = until
+    for tier in (tier for tier in Tier if tier >= needed):
+        # What is not packed yet is summarized when it is asked for.
+        first = min(kept.get(tier, FOR_EVER), kept.get(Tier.MESSAGES, FOR_EVER))
+        begin = max(since, first)
+        if begin < end:
+            found.append(Part(begin, end, step if tier == needed else -(-step // tier) * tier))
+            end = begin
+    return found[::-1]
+
+
+def stepped(
+    history: History, key: RecordKey, fields: Sequence[str], ranges: Sequence[Part], aggregates: Sequence[str]
+) -> list[Column]:
+    """For each number a column an aggregate; for each other field one of what held at the end of each step."""
+    columns = {name: {aggregate: Column(name, aggregate) for aggregate in aggregates} for name in fields}
+    others = {name: Column(name) for name in fields}
+    for since, until, step in ranges:
+        summaries = history.summaries_of(key, [name for name in fields if may_be_number(name)], since, until, step)
+        for name, rows in summaries.items():
+            for row in rows:
+                told = {"min": row.min, "mean": row.mean, "max": row.max, "last": row.last, "count": row.counted}
+                for aggregate in aggregates:
+                    columns[name][aggregate].values[row.start] = told[aggregate]
+        rest = [name for name in fields if not summaries.get(name)]
+        for name, changes in history.changes_of(key, rest, since // step * step, until).items():
+            others[name].values |= at_ends(changes, since // step * step, until, step)
+    return [one for name in fields for one in _filled([*columns[name].values()], others[name])]
+
+
+def may_be_number(name: str) -> bool:
+    """Whether the values of a field are numbers, or may be: it is of a newer agent."""
+    found = declared(name)
+    return found is None or found.type in {Scalar.INTEGER, Scalar.NUMBER}
+
+
+def at_ends(changes: Sequence[Change], start: int, until: int, step: int) -> dict[int, Value | None]:
+    """What a field was at the end of each step, by the step's beginning."""
+    found: dict[int, Value | None] = {}
+    held: Value | None = None
+    remaining = iter(changes)
+    change = next(remaining, None)
+    for begin in range(start, until, step):
+        while change is not None and change.time < min(begin + step, until):
+            held = change.value
+            change = next(remaining, None)
+        if held is not None:
+            found[begin] = held
+    return found
+
+
+def _filled(numbers: list[Column], other: Column) -> list[Column]:
+    """The columns of a field: those of a number, unless it turned out to be none."""
+    if may_be_number(other.field) and (declared(other.field) or numbers[0].values or not other.values):
+        return numbers
+    return [other]
