@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
-from telemetry.access import User
 from telemetry.agent.agent import Agent
 from telemetry.agent.place import Connect
 from telemetry.agent.plans import host_plans, miner_plans, require_known_names
@@ -76,7 +75,11 @@ def make_agent(choice: Chosen, key: AgentKey, owner: Owner, plans: list[Plan]) -
 
 def _has_own_user(url: BrokerUrl, key: AgentKey) -> bool:
     """Whether the credentials are this agent's alone. Those of another would let it publish nothing, silently."""
-    user = User.parse(url.username or "")
+    if url.username is None:
+        return False
+    from telemetry.access import User  # noqa: PLC0415  # memory: not where there are no credentials
+
+    user = User.parse(url.username)
     if user is None or user.agent == key:
         return user is not None
     if key.agent == MINER_AGENT:
