@@ -57,11 +57,11 @@ class Pipeline:
 
 
 @contextmanager
-def pipeline(directory: Path, *, hosts: int) -> Iterator[Pipeline]:
+def pipeline(directory: Path, *, hosts: int, acknowledge: float = ACKNOWLEDGE) -> Iterator[Pipeline]:
     """Start all of it, by default settings but for the acknowledgements, and wait until every host is online."""
     directory.mkdir()
     settings = directory / "settings.toml"
-    settings.write_text(f"[intervals]\nacknowledge = {ACKNOWLEDGE}\n")
+    settings.write_text(f"[intervals]\nacknowledge = {acknowledge}\n")
     with ExitStack() as started:
         stage = Stage(network=Network(), directory=directory, started=started)
         port, broker = start_broker(stage)
@@ -73,7 +73,7 @@ def pipeline(directory: Path, *, hosts: int) -> Iterator[Pipeline]:
             ("127.0.0.1", port),
             miner=MINER,
             hosts=hosts,
-            intervals=Intervals(acknowledge=ACKNOWLEDGE),
+            intervals=Intervals(acknowledge=acknowledge),
             topics=Topics(),
         )
         started.enter_context(closing(fleet))

@@ -16,6 +16,7 @@ from bench.pipeline import MINER, Pipeline, pipeline
 from bench.programs import ROOT
 from bench.table import number
 from bench.usage import read_memory, read_usage, spent
+from telemetry.config import Intervals
 
 _FEW, _MANY = 100, 10_000
 _RATE = 1000.0
@@ -36,10 +37,10 @@ class Load:
 
 def measure(options: Options) -> Report:
     """Measure with few hosts, then with many."""
-    with pipeline(options.directory / "few", hosts=_FEW) as running:
+    with pipeline(options.directory / "few", hosts=_FEW, acknowledge=Intervals().acknowledge) as running:
         few = _load(running)
         _say(f"{_FEW} hosts: {few.aggregator_cpu:.0f} µs a change")
-    with pipeline(options.directory / "many", hosts=_MANY) as running:
+    with pipeline(options.directory / "many", hosts=_MANY, acknowledge=Intervals().acknowledge) as running:
         many = _load(running)
         _say(f"{_MANY} hosts: {many.aggregator_cpu:.0f} µs a change")
         joins = _joins(running)

@@ -57,15 +57,7 @@ class Admission:
 
     def admit(self, values: Mapping[str, Any]) -> Admitted:
         """Hold a sender's values against the declaration: type, and who owns the field."""
-        checks = self._checks
-        try:
-            for name, value in values.items():
-                check = checks[name][value.__class__]
-                if check is not None and not check(value):
-                    return self._one_by_one(values)
-        except KeyError:
-            return self._one_by_one(values)
-        return Admitted(values, (), ())
+        return Admitted(values, (), ()) if _pass(self._checks, values) else self._one_by_one(values)
 
     def _one_by_one(self, values: Mapping[str, Any]) -> Admitted:
         """The rule itself."""
@@ -95,13 +87,32 @@ def admission(record: Record, owner: Owner) -> Admission:
     return Admission(record, owner)
 
 
-def admit_snapshot(record: Record, values: Mapping[str, Any]) -> dict[str, Value]:
+def admit_snapshot(record: Record, values: Mapping[str, Any]) -> Mapping[str, Value]:
     """The values of a snapshot that are of the declared type, and those of fields that are not declared."""
+    if _pass(_checks_of_all(record), values):
+        return values
     return {
         name: value
         for name, value in values.items()
         if (fits(record.by_name[name].type, value) if name in record.by_name else _FIELD_NAME.fullmatch(name))
     }
+
+
+@cache
+def _checks_of_all(record: Record) -> Mapping[str, Mapping[type, _Check]]:
+    return {field.name: _checks(field.type) for field in record.fields}
+
+
+def _pass(checks: Mapping[str, Mapping[type, _Check]], values: Mapping[str, Any]) -> bool:
+    """Whether all values are of known fields, and without fault."""
+    try:
+        for name, value in values.items():
+            check = checks[name][value.__class__]
+            if check is not None and not check(value):
+                return False
+    except KeyError:
+        return False
+    return True
 
 
 def _checks(declared: Type) -> Mapping[type, _Check]:

@@ -12,7 +12,7 @@ import queue
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 
 from telemetry.admission import admission, admit_snapshot
@@ -68,6 +68,7 @@ class Fleet:
         self._copies: dict[RecordKey, RecordCopy] = {}
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._asks: dict[RecordKey, tuple[float, float]] = {}
+        self._missing: set[RecordKey] = set()
         self._presences: dict[RecordKey, PresenceState] = {}
         self._snapshots = 0
         self._is_connected = False
@@ -164,6 +165,7 @@ class Fleet:
                     return self._forget(address.record)
                 case Channel.SNAPSHOT | Channel.CHANGE:
                     changed = self._apply(address, message.payload)
+                    self._look_at(address.record)
                     return [self._update(address.record, changed)] if changed else []
                 case Channel.PRESENCE if message.payload:
                     self._presences[address.record] = decode_presence(message.payload).state
@@ -178,14 +180,20 @@ class Fleet:
         if address.channel is Channel.SNAPSHOT:
             self._snapshots += 1
             snapshot = decode_snapshot(payload)
-            return copy.apply_snapshot(replace(snapshot, values=admit_snapshot(address.record.record, snapshot.values)))
+            return copy.apply_snapshot(snapshot._replace(values=admit_snapshot(address.record.record, snapshot.values)))
         assert address.owner is not None
         change = decode_change(payload)
         admitted = admission(address.record.record, address.owner).admit(change.values)
         return copy.apply_change(address.owner, change._replace(values=admitted.values))
 
+    def _look_at(self, key: RecordKey) -> None:
+        if self._copies[key].is_whole:
+            self._missing.discard(key)
+        else:
+            self._missing.add(key)
+
     def _forget(self, key: RecordKey) -> list[Update]:
-        self._asks.pop(key, None)
+        self._missing.discard(key)
         copy = self._copies.pop(key, None)
         if copy is None:
             return []
@@ -198,8 +206,7 @@ class Fleet:
         )
 
     def _ask_for_what_is_missing(self, now: float) -> None:
-        missing = {key for key, copy in self._copies.items() if not copy.is_whole}
-        self._asks = {key: self._asks.get(key, (now + FIRST_ASK, FIRST_ASK)) for key in missing}
+        self._asks = {key: self._asks.get(key, (now + FIRST_ASK, FIRST_ASK)) for key in self._missing}
         due = [key for key, (when, _) in self._asks.items() if now >= when]
         for key in due:
             wait = min(2 * self._asks[key][1], LAST_ASK)

@@ -30,6 +30,9 @@ class Scalar(Enum):
 class Owner(Enum):
     """Who states a field. `MINER`, `HARDWARE` and `TASKS` are the senders of reports."""
 
+    # A member is one object: Enum's own hash, of its name, is made in Python.
+    __hash__ = object.__hash__
+
     KEY = "key"
     MINER = "miner"
     HARDWARE = "hardware"
@@ -135,7 +138,11 @@ class Record:
 
     def owned_by(self, owner: Owner) -> Mapping[str, Field]:
         """The fields that `owner` states, by name."""
-        return {field.name: field for field in self.fields if field.owner is owner}
+        return self._owned[owner]
+
+    @cached_property
+    def _owned(self) -> Mapping[Owner, Mapping[str, Field]]:
+        return {owner: {one.name: one for one in self.fields if one.owner is owner} for owner in Owner}
 
 
 def fits(declared: Type, value: object) -> bool:

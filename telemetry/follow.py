@@ -220,17 +220,31 @@ class RecordCopy:
     def apply_snapshot(self, snapshot: Snapshot) -> set[str]:
         """Take in a snapshot; the names of the fields that changed."""
         before = dict(self._fields)
-        refreshed = {owner for owner in Owner if self._is_refreshed(owner, snapshot.positions.get(owner.value))}
-        for name in [name for name in self._fields if self._sender_of(name) in refreshed]:
-            del self._fields[name]
-        for name, value in snapshot.values.items():
-            if self._sender_of(name) in refreshed:
-                self._fields[name] = value
-        for owner in refreshed & set(self._record.senders):
+        senders = self._record.senders
+        refreshed = {owner for owner in senders if self._is_refreshed(owner, snapshot.positions.get(owner.value))}
+        if len(refreshed) == len(senders):
+            self._fields = dict(snapshot.values)
+        else:
+            self._refresh(refreshed, snapshot)
+        for owner in refreshed:
             self._positions[owner] = snapshot.positions[owner.value]
             self._gapped.discard(owner)
         self.time, self.has_snapshot = snapshot.time, True
         return {name for name in before.keys() | self._fields.keys() if before.get(name) != self._fields.get(name)}
+
+    def _refresh(self, senders: set[Owner], snapshot: Snapshot) -> None:
+        """Take the fields of some senders, and what no sender states."""
+        kept = set(self._record.senders) - senders
+        held = {name: value for name, value in self._fields.items() if self._sender_of(name) in kept}
+        declared = self._record.by_name.keys()
+        if snapshot.values.keys() <= declared and all(
+            snapshot.values.keys().isdisjoint(self._record.owned_by(owner)) for owner in kept
+        ):
+            self._fields = {**held, **snapshot.values}
+        else:
+            self._fields = held | {
+                name: value for name, value in snapshot.values.items() if self._sender_of(name) not in kept
+            }
 
     def apply_change(self, owner: Owner, change: Change) -> set[str]:
         """Take in a change; the names of the fields that changed. Without a snapshot yet it is ignored."""
@@ -251,8 +265,6 @@ class RecordCopy:
         return {name for name in before.keys() | change.values.keys() if before.get(name) != self._fields.get(name)}
 
     def _is_refreshed(self, owner: Owner, position: Position | None) -> bool:
-        if owner not in self._record.senders:
-            return True
         held = self._positions.get(owner)
         return position is not None and (held is None or position >= held)
 

@@ -223,18 +223,19 @@ def _parse_record(levels: list[str]) -> Address | None:
         case [miner, last] if is_miner_id(miner) and last in _RECORD_CHANNELS:
             return Address(_RECORD_CHANNELS[last], RecordKey(miner), AgentKey(miner, MINER_AGENT))
         case [miner, "workers", level, *rest] if is_miner_id(miner) and _is_host_level(level):
-            return _parse_worker(RecordKey(miner, unquote(level)), rest)
+            host = unquote(level) if "%" in level else level
+            return _parse_worker(RecordKey(miner, host), AgentKey(miner, level), rest)
     return None
 
 
-def _parse_worker(record: RecordKey, rest: list[str]) -> Address | None:
+def _parse_worker(record: RecordKey, agent: AgentKey, rest: list[str]) -> Address | None:
     match rest:
         case []:
-            return Address(Channel.CHANGE, record, AgentKey.of(record), Owner.HARDWARE)
+            return Address(Channel.CHANGE, record, agent, Owner.HARDWARE)
         case ["tasks"]:
             return Address(Channel.CHANGE, record, AgentKey(record.minerId, MINER_AGENT), Owner.TASKS)
         case [last] if last in _RECORD_CHANNELS:
-            return Address(_RECORD_CHANNELS[last], record, AgentKey.of(record))
+            return Address(_RECORD_CHANNELS[last], record, agent)
     return None
 
 

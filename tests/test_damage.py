@@ -22,7 +22,7 @@ from telemetry.stores import Batch, HistoryRow
 from telemetry.stores.history import HOUR, Tier
 from telemetry.stores.history.reading import History, open_history
 from telemetry.stores.history.upkeep import Retention
-from telemetry.stores.sqlite import SqliteStore
+from telemetry.stores.sqlite import SqliteStore, delete_history
 from telemetry.topics import RecordKey
 from telemetry.wire import Position
 from tests.history_oracle import PlainList
@@ -260,6 +260,18 @@ def test_a_whole_database_is_fine_while_an_aggregator_has_it_open(
         assert _check(path, capsys)[0] == 0
 
 
+def test_a_record_that_was_forgotten_is_no_damage(
+    path: Path, plain: PlainList, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(SqliteStore(path)) as store:
+        assert delete_history(path, [HOSTS[3]]) == 1
+        _commit(store, plain, _rows(240, 250))
+    plain.rows = [row for row in plain.rows if row.record != HOSTS[3] or row.position.seq > 240]
+    status, told = _check(path, capsys)
+    assert (status, "cannot be read" in told) == (0, False)
+    _require_all(path, plain)
+
+
 @pytest.mark.usefixtures("plain")
 def test_the_check_writes_nothing_and_finds_each_damaged_block(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _damage_block(path, HOSTS[1], Tier.MESSAGES, START)
@@ -458,6 +470,16 @@ def test_a_clock_that_jumps_a_year_and_is_set_back_deletes_nothing(
     _require_all(path, plain)
 
 
+def test_what_a_wrong_clock_stamped_is_packed_with_the_rest(path: Path) -> None:
+    plain = PlainList()
+    with closing(SqliteStore(path, RETENTION)) as store:
+        for first, shift in ((0, 0), (20, 365 * DAY), (40, -365 * DAY), (60, 0)):
+            _commit(store, plain, _rows(first, first + 20, shift=shift))
+        _run(store, START + 2 * HOUR, 1)
+        assert _query(path, "SELECT count(*) FROM history WHERE seq <= 60") == [(0,)]
+    _require_all(path, plain)
+
+
 def test_a_clock_that_goes_on_for_two_days_is_believed(path: Path) -> None:
     plain = PlainList()
     with closing(SqliteStore(path, RETENTION)) as store:
@@ -502,7 +524,7 @@ def test_a_host_whose_clock_is_a_year_ahead_is_packed_as_any_other(path: Path) -
 def test_the_oldest_goes_before_its_time_where_there_is_more_than_may_be(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    retention = Retention(messages=1e9, five_minutes=1e9, hours=1e9, bytes=560_000)
+    retention = Retention(messages=1e9, five_minutes=1e9, hours=1e9, bytes=700_000)
     plain, noise = PlainList(), random.Random(1)
     with closing(SqliteStore(path, retention)) as store:
         for minute in range(0, 6000, 60):

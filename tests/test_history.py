@@ -164,12 +164,14 @@ class Recording(RuleBasedStateMachine):
         delete_history(self.path, [key])
         self.plain.rows = [row for row in self.plain.rows if row.record != key]
 
-    @rule()
-    def fail_to_commit(self) -> None:
-        """Of a batch that cannot be written nothing is, and nothing of it is in the way."""
-        row = HistoryRow(OTHER, Owner.TASKS, Position(1, 1), self.now, self.now, False, {"failed": 1}, ())
+    @rule(sender=st.sampled_from(SENDERS), steps=st.integers(0, 3))
+    def fail_to_commit(self, sender: tuple[RecordKey, Owner], steps: int) -> None:
+        """Of a batch that cannot be written nothing is, and nothing of it is in the way, also of upkeep under way."""
+        row = HistoryRow(*sender, Position(1, 1), self.now, self.now, False, {"failed": 1}, ())
         with pytest.raises(OverflowError):
             self.store.commit(Batch(history=[row, row._replace(time=2**70)]))
+        for _ in range(steps):
+            self.store.maintain(self.now)
 
     @invariant()
     def history_is_the_list(self) -> None:

@@ -163,7 +163,7 @@ def mids_of(data: bytes) -> list[int]:
 def test_no_more_messages_are_on_their_way_than_the_window_has_room_for() -> None:
     outbox = Outbox(lambda: None, is_v5=False)
     for _ in range(WINDOW + 500):
-        assert outbox.publish(SOMETHING)
+        assert outbox.publish([SOMETHING])
     first = mids_of(outbox.take())
     assert len(first) == WINDOW
     assert outbox.take() == b""
@@ -178,7 +178,7 @@ def test_a_broker_may_allow_less() -> None:
     outbox = Outbox(lambda: None, is_v5=True)
     outbox.allow(3)
     for _ in range(5):
-        outbox.publish(SOMETHING)
+        outbox.publish([SOMETHING])
     assert outbox.take().count(b"\x32") == 3
 
 
@@ -186,7 +186,7 @@ def test_packet_identifiers_are_given_again_only_when_free_and_are_never_pahos()
     outbox = Outbox(lambda: None, is_v5=False)
     stuck: set[int] = set()
     for number in range(100_000):
-        outbox.publish(SOMETHING)
+        outbox.publish([SOMETHING])
         (mid,) = mids_of(outbox.take())
         assert mid not in stuck
         assert 0x8000 <= mid <= 0xFFFF
@@ -199,7 +199,7 @@ def test_packet_identifiers_are_given_again_only_when_free_and_are_never_pahos()
 def test_acknowledgements_go_before_messages_whatever_the_window() -> None:
     outbox = Outbox(lambda: None, is_v5=False)
     outbox.allow(0)
-    outbox.publish(SOMETHING)
+    outbox.publish([SOMETHING])
     outbox.acknowledge(b"\x40\x02\x00\x07")
     assert outbox.take() == b"\x40\x02\x00\x07"
 
@@ -208,19 +208,19 @@ def test_the_network_thread_is_woken_once_for_what_it_has_not_taken_yet() -> Non
     wakes: list[None] = []
     outbox = Outbox(lambda: wakes.append(None), is_v5=False)
     for _ in range(10):
-        outbox.publish(SOMETHING)
+        outbox.publish([SOMETHING])
         outbox.acknowledge(b"\x40\x02\x00\x07")
     outbox.take()
-    outbox.publish(SOMETHING)
+    outbox.publish([SOMETHING])
     assert len(wakes) == 2
 
 
 def test_who_publishes_too_much_waits_until_there_is_room_or_the_connection_ends() -> None:
     outbox = Outbox(lambda: None, is_v5=False)
     for _ in range(MOST_WAITING):
-        outbox.publish(SOMETHING)
+        outbox.publish([SOMETHING])
     results: list[bool] = []
-    thread = threading.Thread(target=lambda: results.extend(outbox.publish(SOMETHING) for _ in range(WINDOW + 1)))
+    thread = threading.Thread(target=lambda: results.extend(outbox.publish([SOMETHING]) for _ in range(WINDOW + 1)))
     thread.start()
     outbox.take()
     wait_for(lambda: len(results) == WINDOW, seconds=10, what="what there was room for")

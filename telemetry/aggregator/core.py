@@ -7,7 +7,7 @@ published once that is committed out of `take_outgoing`.
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from telemetry.admission import Admitted, admission
 from telemetry.aggregator.agents import AgentRecord, NetState
@@ -30,6 +30,9 @@ from telemetry.wire import (
     encode_ack,
     encode_request,
 )
+
+if TYPE_CHECKING:
+    from telemetry.stores.state import Part
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +114,8 @@ class Core:
         self._resubscriptions = Resubscriptions()
         self._tokens = REQUEST_BURST
         self._ticked = now - TICK
+        # Of each record the topic of its snapshot, and of the changes of its parts.
+        self._shown: dict[RecordKey, tuple[str, list[tuple[Part, str]]]] = {}
         self._unknown: set[tuple[str, str]] = set()
         self._hurried: set[AgentKey] = set()
         self._written_at_once, self._mirror_due = written_at_once, now
@@ -403,6 +408,7 @@ class Core:
         if self._records.pop(key, None) is not None:
             known = True
             self._forgotten.add(key)
+            self._shown.pop(key, None)
             self.mirror_all()
             self._snapshots.forget(key)
             for owner in key.record.senders:
@@ -510,14 +516,18 @@ class Core:
         record = self._records.get(key)
         if record is None or not record.has_fields:
             return
-        for part in record.parts:
-            topic = self._topics.change(key, part.owner)
+        shown = self._shown.get(key)
+        if shown is None:
+            parts = [(part, self._topics.change(key, part.owner)) for part in record.parts]
+            shown = self._shown[key] = self._topics.snapshot(key), parts
+        snapshot_topic, parts = shown
+        for part, topic in parts:
             feed = self._feeds.get(topic)
             agent = feed.agent if feed is not None else self._agents.get(sender_of(key, part.owner))
             if agent is not None:
                 part.whole = agent.follower.whole_position(topic) or part.whole
         self.counts["snapshots"] += 1
-        self._outgoing.append(Outgoing(topic=self._topics.snapshot(key), payload=record.snapshot(), retain=True))
+        self._outgoing.append(Outgoing(snapshot_topic, record.snapshot(), retain=True))
         self._snapshots.published(key, now)
 
     def _records_of(self, miner: str, hosts: Collection[str] | None) -> list[RecordKey]:

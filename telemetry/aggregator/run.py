@@ -28,6 +28,7 @@ no more before these are acknowledged. Mosquitto's own is 20."""
 _FIRST_RETRY, _LAST_RETRY = 0.5, 10.0
 _CLOSE_TIMEOUT = 2.0
 _LONGEST_WITHOUT_UPKEEP = 1.0
+_MOST_AT_ONCE = 1000
 
 
 class Aggregator:
@@ -124,8 +125,9 @@ class Aggregator:
             return
         for came in batch:
             link.acknowledge(came)
-        for outgoing in self._core.take_outgoing():
-            link.publish(outgoing)
+        outgoing = self._core.take_outgoing()
+        for start in range(0, len(outgoing), _MOST_AT_ONCE):
+            link.publish_all(outgoing[start : start + _MOST_AT_ONCE])
 
     def _commit(self, batch: Batch) -> bool:
         """Write a batch, again and again where the store may recover; False when asked to stop before it did."""

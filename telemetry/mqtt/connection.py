@@ -144,8 +144,12 @@ class Connection:
 
     def publish(self, message: Outgoing) -> bool:
         """Hand a message to the current connection; False when there is none. It may wait, so not from `deliver`."""
+        return self.publish_all((message,))
+
+    def publish_all(self, messages: Sequence[Outgoing]) -> bool:
+        """Hand several at once."""
         session = self._session
-        return session is not None and session.ready and session.outbox.publish(message)
+        return session is not None and session.ready and session.outbox.publish(messages)
 
     def acknowledge(self, messages: Messages) -> None:
         """Tell the broker that messages are safe. Those of an ended connection come again by themselves."""
@@ -284,7 +288,7 @@ class Connection:
             if link.is_closed:
                 return
         if mids := reader.take_acknowledged():
-            session.outbox.acknowledged(mids)
+            session.rests |= session.outbox.acknowledged(mids)
         _let_paho_read(session)
 
     def _take_in(self, session: _Session, messages: Sequence[Message]) -> None:

@@ -5,7 +5,7 @@ Any thread puts in, the network thread takes out.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from telemetry.mqtt.packets import publish_packet
@@ -38,15 +38,16 @@ class Outbox:
         """Keep to what the broker allows on its way to it."""
         self._window = min(WINDOW, most)
 
-    def publish(self, message: Outgoing) -> bool:
-        """Put a message in, and wait first where too many are in already; False when the connection ended."""
+    def publish(self, messages: Sequence[Outgoing]) -> bool:
+        """Put messages in, and wait first where too many are in already; False when the connection ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or len(self._waiting) < MOST_WAITING)
             if self._is_closed:
                 return False
-            mid = self._next_mid()
-            packet = publish_packet(message.topic, message.payload, mid, retain=message.retain, is_v5=self._is_v5)
-            self._waiting.append((mid, packet))
+            for message in messages:
+                mid = self._next_mid()
+                packet = publish_packet(message.topic, message.payload, mid, retain=message.retain, is_v5=self._is_v5)
+                self._waiting.append((mid, packet))
             is_news = not self._is_told and len(self._on_the_way) < self._window
             self._is_told |= is_news
         if is_news:
@@ -74,11 +75,12 @@ class Outbox:
                 self._changed.notify_all()
         return b"".join(packets)
 
-    def acknowledged(self, mids: Iterable[int]) -> None:
-        """The broker has these."""
+    def acknowledged(self, mids: Iterable[int]) -> bool:
+        """The broker has these; whether others are on the way still."""
         with self._changed:
             self._on_the_way.difference_update(mids)
             self._changed.notify_all()
+            return bool(self._on_the_way)
 
     def settle(self, timeout: float) -> bool:
         """Wait until the broker has all; False when it did not within the time, or the connection ended before."""
