@@ -35,11 +35,15 @@ _CHECKS: Mapping[Scalar, Mapping[type, _Check]] = {
 
 
 class Admitted(NamedTuple):
-    """The values of a message that may enter the record, those among them not declared, and what was refused."""
+    """The values of a message that may enter the record, those among them not declared, and what was refused.
+
+    `is_foreign`: some of that are fields of another owner.
+    """
 
     values: Mapping[str, Value]
     unknown: tuple[str, ...]
     refused: tuple[str, ...]
+    is_foreign: bool = False
 
 
 class Admission:
@@ -58,7 +62,7 @@ class Admission:
     def _one_by_one(self, values: Mapping[str, Any]) -> Admitted:
         """The rule itself."""
         admitted: dict[str, Value] = {}
-        unknown, refused = [], []
+        unknown, refused, is_foreign = [], [], False
         for name, value in values.items():
             declared = self._record.by_name.get(name)
             if declared is None:
@@ -68,12 +72,13 @@ class Admission:
                 else:
                     refused.append(f"{name[:64]}: no name or value of a field")
             elif declared.owner is not self._owner:
+                is_foreign = True
                 refused.append(f"{name}: {declared.owner.value} states it, not {self._owner.value}")
             elif not fits(declared.type, value):
                 refused.append(f"{name}: not of the declared type")
             else:
                 admitted[name] = value
-        return Admitted(admitted, tuple(unknown), tuple(refused))
+        return Admitted(admitted, tuple(unknown), tuple(refused), is_foreign)
 
 
 @cache

@@ -57,7 +57,7 @@ class Fleet:
 
     def __init__(
         self,
-        broker: str = "mqtt://127.0.0.1:1883",
+        broker: str | BrokerUrl = "mqtt://127.0.0.1:1883",
         *,
         miner: str | None = None,
         host: str | None = None,
@@ -74,7 +74,7 @@ class Fleet:
         self._is_connected = False
         self._outage: str | None = None
         self._connection = Connection(
-            BrokerUrl.parse(broker),
+            BrokerUrl.parse(broker) if isinstance(broker, str) else broker,
             client_id=f"telemetry.reader.{secrets.token_hex(6)}",
             deliver=self._inbox.put,
             filters=self._topics.followed(RecordKey(miner, host) if miner else None),

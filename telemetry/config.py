@@ -24,15 +24,29 @@ _MOST_COUNTED = 2**53
 class Broker:
     """`[broker]`: where it is (empty: beside the data, or on this machine), and how many connections it takes.
 
+    `username` and `password` go before those of the URL; a miner's agent has its own, `miner_*`, on the same machine.
     After a lost connection the first tries come within `retry_first` seconds; the longer the outage, the later, up to
     `retry_most`.
     """
 
-    url: str = ""
+    url: str = field(default="", repr=False)
+    username: str = ""
+    password: str = field(default="", repr=False)
+    miner_username: str = ""
+    miner_password: str = field(default="", repr=False)
     protocol: Literal["3.1.1", "5"] = "3.1.1"
     connections: int = 12_000
     retry_first: float = 3.0
     retry_most: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """`[tls]`: PEM texts or files: whom to trust (empty: whom the system trusts), a client's certificate and key."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +151,7 @@ class Settings:
     """
 
     broker: Broker = field(default_factory=Broker)
+    tls: Tls = field(default_factory=Tls)
     agent: Identity = field(default_factory=Identity)
     aggregator: Aggregator = field(default_factory=Aggregator)
     history: History = field(default_factory=History)
@@ -150,11 +165,22 @@ class Settings:
     overdue: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_settings(*, text: str = "", file: str = "", environ: Mapping[str, str], options: Table) -> Settings:
-    """The settings from a file's text (`file` names it in errors), the environment and the options."""
-    table = _parse(text, file) if text else {}
-    _reject_unknown(Settings, table, place=f"{file}: ")
-    merged = _merge(_merge(table, _variables(environ)), options)
+def read_settings(
+    *,
+    text: str = "",
+    file: str = "",
+    bundle: str = "",
+    bundle_file: str = "",
+    environ: Mapping[str, str],
+    options: Table,
+) -> Settings:
+    """The settings from a bundle's and a file's text (`*file` names it in errors), the environment and the options."""
+    merged: Table = {}
+    for one, name in ((bundle, bundle_file), (text, file)):
+        table = _parse(one, name) if one else {}
+        _reject_unknown(Settings, table, place=f"{name}: ")
+        merged = _merge(merged, table)
+    merged = _merge(_merge(merged, _variables(environ)), options)
     return _build(Settings, merged, path="")
 
 

@@ -8,6 +8,7 @@ import os
 import pwd
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.resources import files
@@ -16,6 +17,16 @@ from string import Template
 
 from telemetry.errors import TelemetryError
 from telemetry.processes import become, require_free
+from telemetry.security.refusals import log_types, watch_own_errors
+from telemetry.security.registry import (
+    ACL,
+    CLIENT_AUTHORITY,
+    PASSWORDS,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    Registry,
+    Served,
+)
 
 _DIRECTORIES = "/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin"
 _USER = "mosquitto"
@@ -35,17 +46,24 @@ def url_file(data: Path) -> Path:
     return data / "broker" / "url"
 
 
-def run_mosquitto(data: Path, *, port: int, connections: int) -> None:
-    """Replace this process by Mosquitto, listening on loopback without credentials. Never returns."""
+def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "") -> None:
+    """Replace this process by Mosquitto, on loopback, and beyond it as `broker init` decided. Never returns.
+
+    `open_to` is an address at which it listens to everybody, without TLS and credentials.
+    """
     program = find_mosquitto()
     require_free(port)
-    directory = data / "broker"
+    directory, registry = data / "broker", Registry(data)
+    # Ignored until Mosquitto takes it: one that came before would end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _hold(directory)
+        served = _served(registry)
         user = _prepare_for_user(directory)
         configuration = directory / "mosquitto.conf"
-        configuration.write_text(_render(directory, port=port, stays_root=os.geteuid() == 0 and user is None))
+        stays_root = os.geteuid() == 0 and user is None
+        configuration.write_text(_render(directory, served, port=port, open_to=open_to, stays_root=stays_root))
         if user is not None:
             os.chown(configuration, user.pw_uid, user.pw_gid)  # a umask may hide it from all but its owner
         url_file(data).write_text(f"mqtt://127.0.0.1:{port}\n")
@@ -54,9 +72,25 @@ def run_mosquitto(data: Path, *, port: int, connections: int) -> None:
     _allow_connections(connections)
     if os.geteuid() == 0 and user is None:
         sys.stderr.write(f"broker: runs as root: no user {_USER} that could write {directory}\n")
-    if user is not None:
-        become(user.pw_uid, user.pw_gid)
+
+    def give_up_root() -> None:
+        if user is not None:
+            become(user.pw_uid, user.pw_gid)
+
+    if served is not None:
+        watch_own_errors(directory, served.topics, give_up_root)
+    give_up_root()
     os.execv(program, [program, "-c", str(configuration)])  # noqa: S606  # a fixed program, no shell
+
+
+def prepare_directory(data: Path) -> None:
+    """Make the broker's directory, owned by the user that the broker will run as."""
+    directory = data / "broker"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _prepare_for_user(directory)
+    except OSError as error:
+        raise TelemetryError(f"{directory}: {error.strerror}; give a --data that can be written") from None
 
 
 def _hold(directory: Path) -> None:
@@ -86,9 +120,50 @@ def _prepare_for_user(directory: Path) -> pwd.struct_passwd | None:
     return user if reachable.returncode == 0 else None
 
 
-def _render(directory: Path, *, port: int, stays_root: bool) -> str:
+def _served(registry: Registry) -> Served | None:
+    """How it serves beyond loopback; what it reads for that is written anew, in case that a change was broken off."""
+    if not registry.exists:
+        return None
+    served = registry.served()
+    registry.write_broker_files()
+    require_free(served.port, served.listen or "0.0.0.0")  # noqa: S104  # every address is what was chosen
+    return served
+
+
+def _render(directory: Path, served: Served | None, *, port: int, open_to: str, stays_root: bool) -> str:
     template = Template(files("telemetry.broker").joinpath("mosquitto.conf").read_text())
-    return template.substitute(port=port, directory=directory.resolve(), user="user root" if stays_root else "")
+    place = directory.resolve()
+    return template.substitute(
+        port=port,
+        directory=place,
+        user="user root" if stays_root else "",
+        log_types="" if served is None else log_types(),
+        messages="false" if served is None else "true",
+        access=_open_access(port, open_to) if served is None else _access(place, served),
+    )
+
+
+def _open_access(port: int, open_to: str) -> str:
+    return "allow_anonymous true" + (f"\n\nlistener {port} {open_to}" if open_to else "")
+
+
+def _access(directory: Path, served: Served) -> str:
+    lines = [
+        "# A user's name is the client id of its one connection: nobody takes the place of another.",
+        "use_username_as_clientid true",
+        "allow_anonymous false",
+        f"password_file {directory / PASSWORDS}",
+        f"acl_file {directory / ACL}",
+        "",
+        f"listener {served.port} {served.listen}".rstrip(),
+        f"certfile {directory / SERVER_CERTIFICATE}",
+        f"keyfile {directory / SERVER_KEY}",
+        "tls_version tlsv1.2",
+        "use_username_as_clientid true",
+    ]
+    if served.requires_certificates:
+        lines += [f"cafile {directory / CLIENT_AUTHORITY}", "require_certificate true"]
+    return "\n".join(lines)
 
 
 def _allow_connections(connections: int) -> None:

@@ -69,21 +69,21 @@ def is_free(port: int) -> bool:
     return _refusal(port) is None
 
 
-def require_free(port: int) -> None:
-    """Raise UsageError when no server can listen on the loopback port."""
+def require_free(port: int, address: str = "127.0.0.1") -> None:
+    """Raise UsageError when no server can listen on the port."""
     if not 0 < port < 65536:
         raise UsageError(f"port {port}: expected 1 to 65535")
-    refusal = _refusal(port)
+    refusal = _refusal(port, address)
     if refusal is not None:
         reason = " is in use" if refusal.errno == errno.EADDRINUSE else f": {refusal.strerror}"
         raise UsageError(f"port {port}{reason}: give another --port")
 
 
-def _refusal(port: int) -> OSError | None:
-    with socket.socket() as probe:
+def _refusal(port: int, address: str = "127.0.0.1") -> OSError | None:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError as error:
             return error
     return None

@@ -171,8 +171,7 @@ class Publisher:
     @property
     def filters(self) -> tuple[str, ...]:
         """What the agent subscribes to: what is asked of it, what is acknowledged, what is said of it."""
-        topics = self.topics
-        return (topics.request(self.key), topics.ack(self.key, "+"), topics.presence(self.key.record))
+        return self.topics.read_by(self.key)
 
     def will(self, session: str, time: int) -> Outgoing:
         """The message by which the broker tells that this agent is lost."""

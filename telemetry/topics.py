@@ -150,6 +150,43 @@ class Topics:
             f"{self.control}/agents/+/+/backlog",
         )
 
+    def written_by(self, agent: AgentKey) -> tuple[str, ...]:
+        """The filters of what an agent publishes. Tasks have a wildcard: all are their miner's agent's to state."""
+        is_miner = agent.agent == MINER_AGENT
+        tasks = (f"{self.records}/{agent.minerId}/workers/+/tasks",) if is_miner else ()
+        stated = self.change(agent.record, Owner.MINER if is_miner else Owner.HARDWARE)
+        return (stated, *tasks, self.presence(agent.record), self.backlog(agent))
+
+    def read_by(self, agent: AgentKey) -> tuple[str, ...]:
+        """The filters of an agent: what is asked of it, what is acknowledged, what is said of it."""
+        return (self.request(agent), self.ack(agent, "+"), self.presence(agent.record))
+
+    def written_by_aggregator(self, name: str) -> tuple[str, ...]:
+        """The filters of what an aggregator publishes."""
+        return (
+            f"{self.records}/+/snapshot",
+            f"{self.records}/+/workers/+/snapshot",
+            f"{self.control}/agents/+/+/request",
+            f"{self.control}/agents/+/+/ack/{name}",
+            self.aggregator(name),
+            self.health(name),
+        )
+
+    @property
+    def written_by_operators(self) -> tuple[str, ...]:
+        """The filters of what is published to ask for snapshots, to forget a record, and to verify one."""
+        return (
+            f"{self.records}/+/resubscribe",
+            f"{self.records}/+/presence",
+            f"{self.records}/+/workers/+/presence",
+            f"{self.control}/agents/+/+/request",
+        )
+
+    @property
+    def told_of_aggregators(self) -> tuple[str, ...]:
+        """The filters of what aggregators retain of themselves."""
+        return (self.aggregator("+"), self.health("+"))
+
     def followed(self, record: RecordKey | None) -> tuple[str, ...]:
         """The filters of a subscriber: of all miners, one miner with its hosts, or one host."""
         if record is None:

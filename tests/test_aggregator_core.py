@@ -721,3 +721,18 @@ def test_an_epoch_far_ahead_of_the_clock_is_refused() -> None:
     assert reasons == ["epoch: more than ten years ahead"] * 2
     bench.receive("miners/f01234/workers/seal01", b'{"_epoch":7,"_seq":1,"_time":1,"_full":true,"diskR":5}')
     assert len(bench.core.take_batch().history) == 1
+
+
+def test_what_is_anothers_to_state_is_counted_by_its_topic() -> None:
+    bench = Bench()
+    own, host = "miners/f01234", "miners/f01234/workers/seal01"
+    for seq in (1, 2):
+        bench.receive(host, b'{"_epoch":7,"_seq":%d,"_time":1,"cpuLoad":1.5,"runningTasks":3}' % seq)
+    foreign = orjson.dumps([own, {"_epoch": 7, "_seq": 3, "_time": 1, "minerBalance": 1.5}])
+    batch = b'{"epoch":7,"first":1,"next":4,"messages":[' + foreign + b"]}"
+    bench.receive("telemetry/agents/f01234/seal01/backlog", batch)
+    stored = bench.core.take_batch()
+    assert bench.core.violations == {host: 2, own: 1}
+    assert bench.core.health()["violations"] == 3
+    assert [event.detail for event in stored.events if event.event == "violation"] == [host, own]
+    assert len(stored.rejected) == 3

@@ -119,9 +119,9 @@ def test_a_value_that_may_hold_a_password_is_not_shown() -> None:
 def test_a_broker_that_is_named_stands_even_where_it_is_the_default(tmp_path: Any) -> None:
     (tmp_path / "broker").mkdir()
     (tmp_path / "broker" / "url").write_text("mqtt://127.0.0.1:2000\n")
-    assert Chosen(settings=_read(), data=tmp_path).broker == "mqtt://127.0.0.1:2000"
+    assert str(Chosen(settings=_read(), data=tmp_path).broker) == "mqtt://127.0.0.1:2000"
     named = _read(options={"broker": {"url": DEFAULT_BROKER}})
-    assert Chosen(settings=named, data=tmp_path).broker == DEFAULT_BROKER
+    assert str(Chosen(settings=named, data=tmp_path).broker) == DEFAULT_BROKER
 
 
 _SCALARS = st.one_of(

@@ -17,8 +17,20 @@ LAYERS = (
     {"fields"},
     {"records"},
     {"topics", "wire", "admission", "flagged", "render", "config"},
-    {"follow", "spooling", "reports", "publish"},
-    {"sources", "mqtt", "stores", "processes", "mosquitto", "simulate", "broker", "schemas"},
+    {"follow", "spooling", "reports", "publish", "access"},
+    {
+        "tls",
+        "security",
+        "probe",
+        "sources",
+        "mqtt",
+        "stores",
+        "processes",
+        "mosquitto",
+        "simulate",
+        "broker",
+        "schemas",
+    },
     {"agent", "aggregator", "client"},
     {"cli"},
     {"__main__"},
@@ -26,6 +38,11 @@ LAYERS = (
 """From the left: a module imports its own part and those before it, of its own layer only what stands below."""
 
 WITHIN = {
+    ("mqtt", "tls"),
+    ("probe", "mqtt"),
+    ("probe", "tls"),
+    ("security", "mqtt"),
+    ("mosquitto", "security"),
     ("mosquitto", "processes"),
     ("simulate", "sources"),
     ("publish", "spooling"),
@@ -45,6 +62,7 @@ HOMES = {
     "pynvml": {"sources/gpu.py"},
     "apscheduler": {"agent/sampler.py"},
     "sqlite_utils": {"stores/sqlite.py"},
+    "cryptography": {"security/certificates.py"},
     "urllib3": {"sources/lotus/client.py"},
     # Answers of Lotus are decoded while they are large, and told apart from errors where they arrive.
     "msgspec": {"sources/lotus/answers.py", "sources/lotus/client.py"},
@@ -122,7 +140,7 @@ def _loaded_by(module: str) -> set[str]:
 
 def test_the_agent_loads_nothing_that_it_does_not_need_on_every_host() -> None:
     loaded = _loaded_by("telemetry.cli.agent")
-    assert not loaded & {"rich", "jsonschema", "starlette", "uvicorn", "pynvml", "urllib3", "msgspec"}
+    assert not loaded & {"rich", "jsonschema", "starlette", "uvicorn", "pynvml", "urllib3", "msgspec", "cryptography"}
     assert not loaded & {"sqlite3", "_sqlite3", "sqlite_utils"}
 
 

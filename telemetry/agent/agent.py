@@ -47,8 +47,9 @@ class Agent:
         spool_bytes: int = 64 << 20,
         spool_seconds: float = 7 * 86_400,
         spool: SpoolFile | None = None,
+        has_own_user: bool = False,
     ) -> None:
-        self.key, self._intervals = key, intervals
+        self.key, self._intervals, self._has_own_user = key, intervals, has_own_user
         self._began = time.monotonic()
         self._hosts = HostFile(state, key)
         self._spool = spool or SpoolFile(state, key, time_ms=_now(), most_bytes=spool_bytes, most_seconds=spool_seconds)
@@ -90,7 +91,7 @@ class Agent:
 
     def run(self, connect: Connect) -> None:
         """Sample and publish until stopped."""
-        self._place = Place(self.key, self._publisher, connect, self._intervals)
+        self._place = Place(self.key, self._publisher, connect, self._intervals, has_own_user=self._has_own_user)
         self._sampler.start()
         while not self._stopping:
             event = self._next_event()

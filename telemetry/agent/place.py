@@ -2,6 +2,9 @@
 
 The broker gives it to whoever came last. An agent that was put out comes back, and finds who was there meanwhile. Both
 then know of each other, and both follow the same rule: the one whose process began later waits until the other is gone.
+
+It waits beside, and hears when the other is gone. Where the agent has a user of its own at the broker there is no
+beside, since a user has one connection: it looks whether the place is free by taking it, ever more rarely.
 """
 
 import logging
@@ -19,6 +22,7 @@ from telemetry.wire import Outgoing, Presence, PresenceState, decode_presence
 _log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT = 2.0
+_LONGEST_BLIND_WAIT = 900.0
 
 
 class Connect(Protocol):
@@ -31,27 +35,33 @@ class Connect(Protocol):
 class Place:
     """The connection of an agent: in its place, or beside it, waiting for it. `now`: seconds, monotonic."""
 
-    def __init__(self, key: AgentKey, publisher: Publisher, connect: Connect, intervals: Intervals) -> None:
+    def __init__(
+        self, key: AgentKey, publisher: Publisher, connect: Connect, intervals: Intervals, *, has_own_user: bool = False
+    ) -> None:
         self._key, self._publisher, self._connect, self._intervals = key, publisher, connect, intervals
+        self._has_own_user = has_own_user
         self.is_waiting = False
+        self._blind_wait = intervals.stale
         self._free_at = 0.0
         self._told: str | None = None
-        self._link = self._take()
+        self._link: mqtt.Connection | None = self._take()
 
     def publish(self, message: Outgoing) -> None:
         """Publish, if in place."""
-        if not self.is_waiting:
+        if self._link is not None and not self.is_waiting:
             self._link.publish(message)
 
     def close(self) -> None:
         """End the connection; what was published goes out."""
-        self._link.close(_CLOSE_TIMEOUT)
+        if self._link is not None:
+            self._link.close(_CLOSE_TIMEOUT)
 
     def look(self, now: float) -> None:
         """Give the place up to a rival that was there before, or take it when that is gone."""
         if self.is_waiting:
             if now >= self._free_at:
-                _log.warning("%s: the other agent is gone; taking its place", self._key)
+                how = "looking whether the other agent is gone" if self._link is None else "the other agent is gone"
+                _log.warning("%s: %s; taking its place", self._key, how)
                 self._move(waiting=False)
             return
         rival, self._publisher.rival = self._publisher.rival, None
@@ -82,16 +92,17 @@ class Place:
             )
         if self._yields_to(rival):
             self._move(waiting=True)
-            self._free_at = now + self._intervals.stale
+            self._free_at = now + (self._intervals.stale if self._link is not None else self._blind_wait)
+            self._blind_wait = min(2 * self._blind_wait, max(_LONGEST_BLIND_WAIT, self._intervals.stale))
 
     def _yields_to(self, rival: Presence) -> bool:
         return (rival.since, rival.process) < self._publisher.identity
 
     def _move(self, *, waiting: bool) -> None:
-        self._link.close(_CLOSE_TIMEOUT)
+        self.close()
         self._publisher.disconnected()
         self.is_waiting = waiting
-        self._link = self._wait() if waiting else self._take()
+        self._link = self._take() if not waiting else None if self._has_own_user else self._wait()
 
     def _take(self) -> mqtt.Connection:
         link = self._connect(

@@ -55,7 +55,9 @@ _LONGEST_KEPT_PAYLOAD, _LONGEST_KEPT_TOPIC = 1024, 512
 _MOST_UNKNOWN = 1000
 
 
-COUNTS = ("messages", "changes", "late", "duplicates", "lost", "rejected", "requests", "defects", "snapshots")
+COUNTS = (
+    "messages", "changes", "late", "duplicates", "lost", "rejected", "violations", "requests", "defects", "snapshots",
+)  # fmt: skip
 """What is counted since the start of the process, as `health` says it."""
 
 
@@ -118,6 +120,7 @@ class Core:
         self._hurried: set[AgentKey] = set()
         self._written_at_once, self._mirror_due = written_at_once, now
         self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+        self.violations: Counter[str] = Counter()
         self._catch_up(stored.behind)
 
     def receive_all(self, messages: Iterable[Message], *, now: float, time: int) -> None:
@@ -391,6 +394,7 @@ class Core:
         address = self._topics.parse(topic)
         if address is None or address.channel is not Channel.CHANGE or address.agent != agent.key:
             self._reject(topic, payload, f"no topic of {agent.key}")
+            self._violation(agent.key, topic)
             return
         try:
             change = decode_change(payload)
@@ -479,11 +483,22 @@ class Core:
     def _tell(self, feed: _Feed, admitted: Admitted, payload: bytes) -> None:
         for reason in admitted.refused:
             self._reject(feed.topic, payload, reason)
+        if admitted.is_foreign:
+            self._violation(feed.agent.key, feed.topic)
         for name in admitted.unknown:
             seen = (feed.record.key.record.name, name)
             if seen not in self._unknown and len(self._unknown) < _MOST_UNKNOWN:
                 self._unknown.add(seen)
                 _log.warning("%s: unknown field %s from %s, a newer agent: kept as it is", *seen, feed.agent.key)
+
+    def _violation(self, agent: AgentKey, topic: str) -> None:
+        """Count that somebody stated what is another's to state; by topic, which is told once."""
+        self.counts["violations"] += 1
+        if topic in self.violations or len(self.violations) < _MOST_UNKNOWN:
+            self.violations[topic] += 1
+            if self.violations[topic] == 1:
+                _log.warning("%s: says what is not its to say, at %s: see the table rejected", agent, topic[:512])
+                self._batch.events.append(EventRow(self._time, agent, "violation", topic[:_LONGEST_KEPT_TOPIC]))
 
     def _reject(self, topic: str, payload: bytes, reason: str) -> None:
         self.counts["rejected"] += 1

@@ -14,6 +14,7 @@ from telemetry.agent.sampler import Plan
 from telemetry.cli.identity import MINER_HELP, host_name, is_miner_host, learn_miner
 from telemetry.cli.logs import start_logging
 from telemetry.cli.options import Chosen, add_broker, add_common, chosen
+from telemetry.errors import UsageError
 from telemetry.fields import Owner
 from telemetry.mqtt import BrokerUrl, Connection
 from telemetry.processes import keep_memory_small
@@ -36,7 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
     keep_memory_small()
     choice = chosen(arguments)
     start_logging("agent")
-    BrokerUrl.parse(choice.broker)
     require_known_names(choice.settings)
     host, stop = host_name(choice.settings), AgentStop()
     miner = learn_miner(choice, stop.wait, _log.warning)
@@ -67,9 +67,26 @@ def make_agent(choice: Chosen, key: AgentKey, owner: Owner, plans: list[Plan]) -
         topics=choice.topics,
         state=choice.state,
         aggregators=[require_host_name(name.strip()) for name in settings.agent.aggregators.split(",")],
+        has_own_user=_has_own_user(choice.broker_of(key), key),
         spool_bytes=settings.spool.bytes,
         spool_seconds=settings.spool.seconds,
     )
+
+
+def _has_own_user(url: BrokerUrl, key: AgentKey) -> bool:
+    """Whether the credentials are this agent's alone. Those of another would let it publish nothing, silently."""
+    if url.username is None:
+        return False
+    from telemetry.access import User  # noqa: PLC0415  # memory: not where there are no credentials
+
+    user = User.parse(url.username)
+    if user is None or user.agent == key:
+        return user is not None
+    if key.agent == MINER_AGENT:
+        remedy = "enroll it with --miner-agent, or set lotus.use = never"
+    else:
+        remedy = f"enroll it, or say who it is: --miner {user.miner or 'ID'} --name {user.name}"
+    raise UsageError(f"the credentials are for {user}, and this agent is {key.client_id}: {remedy}")
 
 
 class AgentStop:
@@ -109,7 +126,7 @@ def _connect(agent: Agent, choice: Chosen) -> Connect:
     broker = choice.settings.broker
     return partial(
         Connection,
-        BrokerUrl.parse(choice.broker),
+        choice.broker_of(agent.key),
         deliver=agent.deliver,
         protocol=broker.protocol,
         retry=(broker.retry_first, broker.retry_most),

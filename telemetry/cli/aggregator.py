@@ -7,7 +7,7 @@ import signal
 from telemetry.aggregator.run import Aggregator
 from telemetry.cli.logs import start_logging
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
-from telemetry.mqtt import BrokerUrl, Connection
+from telemetry.mqtt import Connection
 from telemetry.stores.history.upkeep import Retention
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import require_host_name
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Mirror until Ctrl-C or SIGTERM."""
     choice = chosen(arguments)
     start_logging("aggregator")
-    url = BrokerUrl.parse(choice.broker)
+    url = choice.aggregators_broker
     kept = choice.settings.history
     retention = Retention(messages=kept.messages, five_minutes=kept.five_minutes, hours=kept.hours, bytes=kept.bytes)
     store = SqliteStore(choice.database, retention)

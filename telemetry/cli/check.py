@@ -7,14 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 from rich.text import Text
 
 from telemetry.agent.plans import host_sources, miner_environment, require_known_names
-from telemetry.cli.exchange import connect, follow
+from telemetry.cli.check_access import look_at_broker, look_at_users
+from telemetry.cli.findings import Finding
 from telemetry.cli.identity import NO_MINER, host_name, is_miner_host, learn_miner
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen
 from telemetry.cli.tables import console, count_of
@@ -37,15 +38,6 @@ _REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: `ok`, `warn` or `fail`, and what to do about it."""
-
-    status: str
-    subject: str
-    text: str
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_common(parser)
@@ -56,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", metavar="FILE", type=Path, help="with --db: copy what can be read of it to a new one")
     parser.add_argument("--miner", dest="miner_id", metavar="ID", help="the miner that this machine's agent works for")
     parser.add_argument("--name", dest="host_name", help="the host's name (default: that of the machine)")
+    parser.add_argument("--state", metavar="DIR", help="where its agent keeps things (default: agent in --data)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--save copies what --db can read: give both")
     findings = []
     choice = chosen(arguments)
-    for finding in _look_into_database(choice.database, arguments.save) if arguments.db else _look(choice):
+    for finding in (
+        _look_into_database(choice.database, arguments.save) if arguments.db else _look(choice, arguments.bundle)
+    ):
         findings.append(finding)
         if not arguments.json:
             status = (f"{finding.status:<5}", _STYLES[finding.status])
@@ -74,13 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(finding.status == "fail" for finding in findings) else 0
 
 
-def _look(choice: Chosen) -> Iterator[Finding]:
+def _look(choice: Chosen, bundle: str | None) -> Iterator[Finding]:
     require_known_names(choice.settings)
     yield Finding("ok", "settings", "every name and value is known")
     miner = learn_miner(choice, _never_wait, _say_nothing)
     yield _look_at_names(choice, miner)
     yield _look_at_mosquitto()
-    yield _look_at_broker(choice, RecordKey(miner or NO_MINER, host_name(choice.settings)))
+    yield from look_at_broker(choice, RecordKey(miner or NO_MINER, host_name(choice.settings)), bundle)
+    yield from look_at_users(choice)
     yield _look_at_database(choice)
     yield _look_at_aggregator(choice)
     yield _look_at_space(choice)
@@ -131,15 +127,6 @@ def _look_at_mosquitto() -> Finding:
         return Finding("warn", "mosquitto", f"{error} (only where `telemetry broker` or `up` runs)")
     lines = subprocess.run([program, "-h"], capture_output=True, text=True, check=False, timeout=5).stdout.splitlines()
     return Finding("ok", "mosquitto", f"{program}, {lines[0] if lines else 'version unknown'}")
-
-
-def _look_at_broker(choice: Chosen, key: RecordKey) -> Finding:
-    try:
-        with follow(choice, key) as fleet:
-            connect(fleet)
-    except TelemetryError as error:
-        return Finding("fail", "broker", str(error))
-    return Finding("ok", "broker", "connected and subscribed")
 
 
 def _look_at_database(choice: Chosen) -> Finding:

@@ -1,4 +1,7 @@
-"""Remove a host, or a miner with its hosts, that is gone for good: retained messages and mirror; history if asked."""
+"""Remove a host, or a miner with its hosts, that is gone for good: credentials, retained messages, mirror.
+
+Its history stays unless it is asked for.
+"""
 
 import argparse
 import time
@@ -6,8 +9,11 @@ import time
 from telemetry.cli.exchange import TIMEOUT, connect, flush, follow, receive_retained
 from telemetry.cli.options import add_broker, add_common, add_database, add_record, chosen, record_of
 from telemetry.cli.tables import count_of
+from telemetry.cli.users import tell_broker
 from telemetry.client import Fleet
 from telemetry.errors import TelemetryError
+from telemetry.security.enrolment import revoke, users_of
+from telemetry.security.registry import Registry
 from telemetry.stores.sqlite import delete_history
 from telemetry.topics import RecordKey
 from telemetry.wire import PresenceState
@@ -32,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         keys = [one for one in fleet.records if key.hostName is None or one == key]
         if not keys and key.hostName is not None:
             # Nothing is retained of it, but the database may know it.
+            _revoke(arguments, key)
             fleet.forget(key)
             flush(fleet)
             print(f"asked to forget {key}, of which the broker retains no snapshot")
@@ -41,12 +48,21 @@ def run(arguments: argparse.Namespace) -> int:
             raise TelemetryError(f"{key}: the broker has no snapshot of it; `telemetry ls` lists what there is")
         if not arguments.force:
             _require_gone(fleet, keys)
+        # First: an agent that lives would only come back.
+        _revoke(arguments, key)
         for one in keys:
             fleet.forget(one)
         flush(fleet)
         _wait_for_removal(fleet, keys)
         _delete_history(arguments, keys)
         return 0
+
+
+def _revoke(arguments: argparse.Namespace, key: RecordKey) -> None:
+    """End the credentials of what is forgotten, where this machine's broker gave some."""
+    registry = Registry(chosen(arguments).data)
+    if registry.exists and (ended := revoke(registry, users_of(registry.accounts(), key))):
+        print(f"revoked {', '.join(map(str, ended))}: {tell_broker(registry)}")
 
 
 def _delete_history(arguments: argparse.Namespace, keys: list[RecordKey]) -> None:

@@ -9,7 +9,6 @@ from telemetry.cli.foreground import Stop
 from telemetry.cli.logs import start_logging
 from telemetry.cli.options import Chosen
 from telemetry.errors import UsageError
-from telemetry.mqtt import BrokerUrl
 from telemetry.simulate.accounts import MINER
 from telemetry.simulate.fleet import Fleet, Pace
 from telemetry.topics import require_host_name
@@ -26,7 +25,7 @@ def run_light_fleet(choice: Chosen, *, hosts: int, rate: float | None, seed: int
     start_logging("fleet")
     logging.getLogger("telemetry.publish").setLevel(logging.WARNING)
     stop = Stop()
-    url = BrokerUrl.parse(choice.broker)
+    url = choice.broker
     if url.tls or url.username is not None:
         raise UsageError(f"{url}: more than 200 hosts, or a --rate, need a broker at mqtt:// without credentials")
     fleet = Fleet(

@@ -13,6 +13,8 @@ from telemetry.cli.tables import Cell, count_of, format_column, print_table, sta
 from telemetry.fields import Record
 from telemetry.records import MINER_INFO, WORKER_INFO
 from telemetry.render.sql import TIME_COLUMN, column_from_sql
+from telemetry.security.expiry import near_ends
+from telemetry.security.registry import Registry
 from telemetry.stores.reading import Reader, open_reader
 from telemetry.units import format_age
 
@@ -39,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the fleet: the miners, then the hosts."""
-    database = chosen(arguments).database
+    choice = chosen(arguments)
+    database = choice.database
     with open_reader(database) as reader:
         lost, late = reader.lost_and_late()
         miners = _columns(reader, MINER_INFO, (*_NET, *_MINER_HEADINGS))
@@ -56,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     messages = f"{count_of(lost, 'message')} lost, {late} late, {rejected} rejected, {count_of(defects, 'defect')}"
     print(f"\n{count_of(states.total(), 'host')}: {counts or 'none yet'}; {messages}")
+    _print_ends(Registry(choice.data))
     warn_if_idle(database)
     return 0
 
@@ -98,3 +102,10 @@ def _state(state: str | None, since: int | None, now: float) -> Cell:
     if since is None or state == "online":
         return shown
     return shown._replace(text=f"{shown.text} {format_age(now - since / 1000)}")
+
+
+def _print_ends(registry: Registry) -> None:
+    """Say which certificates end soon, where this machine's broker has some."""
+    if registry.exists and registry.is_readable:
+        for end in near_ends(registry.served(), registry.accounts(), time.time()):
+            print(end)

@@ -2,12 +2,25 @@
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from telemetry.config import Settings, Table, read_settings
 from telemetry.errors import UsageError
-from telemetry.topics import RecordKey, Topics, require_miner_id, require_prefix, require_record_host
+from telemetry.topics import (
+    MINER_AGENT,
+    AgentKey,
+    RecordKey,
+    Topics,
+    require_miner_id,
+    require_prefix,
+    require_record_host,
+)
+
+if TYPE_CHECKING:
+    from telemetry.mqtt import BrokerUrl
 
 DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
 """Where a broker is that nobody named."""
@@ -16,7 +29,7 @@ DEFAULT_DATA = "telemetry-data"
 """The default of --data, in the directory where a command is started."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Chosen:
     """What the user chose: the settings, and where things are on this machine."""
 
@@ -41,14 +54,49 @@ class Chosen:
         prefixes = self.settings.topics
         return Topics(records=require_prefix(prefixes.records), control=require_prefix(prefixes.control))
 
+    @cached_property
+    def broker(self) -> "BrokerUrl":
+        """The broker: the one that was set, else that of the data directory, as an operator there, else the default."""
+        from telemetry.security.local import operator  # noqa: PLC0415  # where no broker is named only
+
+        return self._named or operator(self._beside, self.data)
+
+    @cached_property
+    def aggregators_broker(self) -> "BrokerUrl":
+        """The same, as this aggregator."""
+        from telemetry.security.local import aggregator  # noqa: PLC0415  # where no broker is named only
+
+        return self._named or aggregator(self._beside, self.data, self.settings.aggregator.name)
+
+    def broker_of(self, agent: AgentKey) -> "BrokerUrl":
+        """The same, as an agent; the miner's has a user of its own."""
+        own = self.settings.broker
+        if agent.agent != MINER_AGENT or not own.miner_username:
+            return self.broker
+        return replace(self.broker, username=own.miner_username, password=own.miner_password)
+
     @property
-    def broker(self) -> str:
-        """The broker's URL: the one that was set, else that of the broker in the data directory, else the default."""
-        named = self.settings.broker.url
+    def _named(self) -> "BrokerUrl | None":
+        from telemetry.mqtt import BrokerUrl  # noqa: PLC0415  # not for commands that read the database only
+        from telemetry.tls import Trust  # noqa: PLC0415
+
+        named, tls = self.settings.broker, self.settings.tls
+        if not named.url:
+            return None
+        url = BrokerUrl.parse(named.url)
+        if named.username:
+            url = replace(url, username=named.username, password=named.password)
+        trust = Trust(ca=tls.ca, cert=tls.cert, key=tls.key)
+        if trust.is_set and not url.tls:
+            raise UsageError(f"{url}: tls.* is set, which needs mqtts://")
+        return replace(url, trust=trust)
+
+    @property
+    def _beside(self) -> "BrokerUrl":
+        from telemetry.mqtt import BrokerUrl  # noqa: PLC0415
+
         beside = self.data / "broker" / "url"
-        if named or not beside.exists():
-            return named or DEFAULT_BROKER
-        return _read(str(beside)).strip()
+        return BrokerUrl.parse(_read(str(beside)).strip() if beside.exists() else DEFAULT_BROKER)
 
 
 def add_common(parser: argparse.ArgumentParser, *, data: str = DEFAULT_DATA) -> None:
@@ -58,8 +106,11 @@ def add_common(parser: argparse.ArgumentParser, *, data: str = DEFAULT_DATA) -> 
 
 
 def add_broker(parser: argparse.ArgumentParser) -> None:
-    """`--broker`."""
+    """`--broker` and `--bundle`."""
     parser.add_argument("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://USER:PASSWORD@HOST:PORT")
+    parser.add_argument(
+        "--bundle", metavar="FILE", help="what `telemetry enroll` gave: where the broker is, and who we are"
+    )
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
@@ -109,8 +160,15 @@ def chosen(arguments: argparse.Namespace) -> Chosen:
         value = getattr(arguments, option, None)
         if value is not None:
             options.setdefault(table, {})[key] = value
-    file = arguments.config or ""
-    settings = read_settings(text=_read(file), file=file, environ=os.environ, options=options)
+    file, bundle = arguments.config or "", getattr(arguments, "bundle", None) or ""
+    settings = read_settings(
+        text=_read(file),
+        file=file,
+        bundle=_read(bundle),
+        bundle_file=bundle,
+        environ=os.environ,
+        options=options,
+    )
     return Chosen(settings=settings, data=Path(arguments.data))
 
 

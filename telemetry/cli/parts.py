@@ -11,6 +11,7 @@ from typing import IO
 
 from telemetry.errors import TelemetryError
 from telemetry.processes import END_WITH_PARENT, answers, free_port, require_free
+from telemetry.security.registry import Registry
 
 _DEFAULT_PORT = 1883
 _START_TIMEOUT = 15.0
@@ -80,6 +81,9 @@ class Part:
 
 def start_broker(parts: list[Part], data: Path, port: int | None, config: str | None) -> int:
     """Start the broker as the first part and wait until it answers; its port."""
+    if Registry(data).exists:
+        text = f"{data}: made for a fleet by `telemetry broker init`: run `telemetry broker` and `aggregator` there"
+        raise TelemetryError(f"{text}, and an enrolled agent; or give another --data")
     chosen = free_port(_DEFAULT_PORT) if port is None else port
     require_free(chosen)
     if port is None and chosen != _DEFAULT_PORT:

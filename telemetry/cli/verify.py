@@ -18,7 +18,7 @@ from telemetry.cli.exchange import TIMEOUT
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen, record_of
 from telemetry.cli.tables import count_of, print_table
 from telemetry.errors import TelemetryError, WireError
-from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Event, Message, Messages
+from telemetry.mqtt import Connected, Connection, Disconnected, Event, Message, Messages
 from telemetry.stores import Held, StoredAgent
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, Channel, RecordKey, Topics
@@ -93,7 +93,7 @@ class _Verifier:
         self._answers: dict[AgentKey, dict[str, str]] = {}
         miner = only.minerId if only else "+"
         self._connection = Connection(
-            BrokerUrl.parse(choice.broker),
+            choice.broker,
             client_id=f"telemetry.verify.{secrets.token_hex(6)}",
             deliver=self._inbox.put,
             filters=(

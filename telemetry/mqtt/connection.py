@@ -11,6 +11,7 @@ import secrets
 import select
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from telemetry.mqtt.link import Link
 from telemetry.mqtt.outbox import WINDOW, Outbox
 from telemetry.mqtt.packets import Message, PacketReader, puback_packets
 from telemetry.mqtt.url import BrokerUrl
+from telemetry.tls import explain
 from telemetry.wire import Outgoing
 
 PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
@@ -121,6 +123,7 @@ class Connection:
         keepalive: tuple[int, int] = (50, 70),
     ) -> None:
         self._url, self._client_id, self._deliver = url, client_id, deliver
+        self._tls = url.trust.context() if url.tls else None
         self._filters, self._will = tuple(filters), will
         self._protocol = PROTOCOLS[protocol]
         self._keep_session, self._manual_ack, self._retry = keep_session, manual_ack, retry
@@ -198,8 +201,8 @@ class Connection:
         client.connect_timeout = _CONNECT_TIMEOUT
         if self._url.username is not None:
             client.username_pw_set(self._url.username, self._url.password)
-        if self._url.tls:
-            client.tls_set()
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if self._will is not None:
             will = self._will(session.name)
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
@@ -225,7 +228,8 @@ class Connection:
             else:
                 session.client.connect(self._url.host, self._url.port, keepalive)
         except (OSError, ValueError) as error:
-            return f"{self._url}: {_cause(error)}"
+            no_tls = "; is it the port of mqtts://?" if self._tls and isinstance(error, ConnectionResetError) else ""
+            return f"{self._url}: {_cause(error)}{no_tls}"
         self._session = session
         return None
 
@@ -300,7 +304,9 @@ class Connection:
             session.client.disconnect()
             if timed_out:
                 return f"{self._url}: no answer for {_CONNECT_TIMEOUT:.0f} s"
-        return f"{self._url}: {session.refused or session.ended or 'connection closed'}"
+        alert = session.client.link.alert
+        told = explain(alert) if alert is not None and not session.ready else None
+        return f"{self._url}: {session.refused or told or session.ended or 'connection closed'}"
 
     def _wake(self) -> None:
         # The network thread looks by itself after all that it does. A full pipe already wakes it.
@@ -313,7 +319,7 @@ class Connection:
     ) -> None:
         session.outbox.allow(getattr(properties, "ReceiveMaximum", WINDOW))
         if code.is_failure:
-            session.refused = f"refused: {code}"
+            session.refused = f"refused: {code}{self._url.advice(code.value)}"
         elif not self._filters or (flags.session_present and self._has_subscribed):
             # In a session that was kept, subscribing again would send every retained message again.
             self._get_ready(session)
@@ -397,6 +403,8 @@ def _drain(receiver: socket.socket) -> None:
 def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
+    if isinstance(error, ssl.SSLError):
+        return explain(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error)

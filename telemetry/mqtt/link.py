@@ -24,6 +24,8 @@ class Link:
         self._unsent = memoryview(b"")
         self._is_broken = False
         self.is_closed = False
+        self.alert: ssl.SSLError | None = None
+        """How the other end broke TLS off, which after TLS 1.3's handshake is told to who reads."""
 
     @property
     def is_blocked(self) -> bool:
@@ -95,8 +97,9 @@ class Link:
             piece = self._sock.recv(_CHUNK)
         except _NOT_NOW:
             return b""
-        except OSError:
+        except OSError as error:
             piece = b""
+            self.alert = error if isinstance(error, ssl.SSLError) else None
         if not piece:
             self._is_broken = True
         return piece

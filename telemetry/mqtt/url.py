@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from telemetry.errors import UsageError
+from telemetry.tls import Trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,7 @@ class BrokerUrl:
     tls: bool = False
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    trust: Trust = field(default_factory=Trust)
 
     @classmethod
     def parse(cls, text: str) -> "BrokerUrl":
@@ -35,6 +37,14 @@ class BrokerUrl:
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
+
+    def advice(self, code: int) -> str:
+        """What to do about a CONNACK of this code, by MQTT 5's numbers."""
+        if code not in {0x86, 0x87}:
+            return ""
+        if self.username is None:
+            return ": the broker wants a user name and password: give --bundle"
+        return ": its password is wrong, was renewed or revoked: get a new bundle (`telemetry rotate` or `enroll`)"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -81,7 +81,7 @@ class HistoryRow(NamedTuple):
 
 
 class EventRow(NamedTuple):
-    """Something that happened to an agent: `online`, `stale`, `stopped`, `lost`, `missing`, `defect`, `forgotten`."""
+    """What happened to an agent: it turned (online, stale, stopped, lost), or missing, defect, violation, forgotten."""
 
     time: int
     agent: AgentKey

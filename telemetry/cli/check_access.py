@@ -1,0 +1,119 @@
+"""What `telemetry check` looks at of the broker: TLS, credentials, and whether what is forbidden is refused."""
+
+import ipaddress
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from telemetry.access import Role, User
+from telemetry.cli.exchange import connect, follow
+from telemetry.cli.findings import Finding
+from telemetry.cli.options import Chosen
+from telemetry.cli.tables import count_of
+from telemetry.errors import TelemetryError
+from telemetry.mqtt import BrokerUrl
+from telemetry.probe import NOT_AUTHORIZED, look_at
+from telemetry.security.expiry import format_day, is_near, near_ends
+from telemetry.security.refusals import REFUSED
+from telemetry.security.registry import Registry
+from telemetry.security.reload import holder
+from telemetry.topics import RecordKey
+
+
+def look_at_broker(choice: Chosen, key: RecordKey, bundle: str | None) -> Iterator[Finding]:
+    """The connection first: without it there is nothing else to look at."""
+    if bundle is not None and Path(bundle).stat().st_mode & 0o077:
+        yield Finding("warn", "bundle", f"{bundle}: others on this machine can read it: chmod 600 {bundle}")
+    try:
+        url = choice.broker
+        user = User.parse(url.username or "")
+        has_place = user is not None and user.role is Role.AGENT
+        is_taken = has_place and holder(choice.state / f"{user}.spool" / "lock") is not None
+        topic = f"{choice.topics.control}/check/{secrets.token_hex(4)}"
+        seen = look_at(url, None if is_taken else topic)
+        if not has_place:
+            with follow(choice, key) as fleet:
+                connect(fleet)
+    except TelemetryError as error:
+        yield Finding("fail", "broker", str(error))
+        return
+    told = "reached" if is_taken else "connected" if has_place else "connected and subscribed"
+    yield Finding("ok", "broker", f"{told}: {url}")
+    yield _tls(url, seen.expires)
+    yield from _own_certificate(url)
+    if is_taken:
+        yield Finding("ok", "access", f"{user}: the agent runs here with them; not tried beside it")
+    else:
+        yield _access(url, seen.answer)
+
+
+def look_at_users(choice: Chosen) -> Iterator[Finding]:
+    """What the machine of the broker knows of its users."""
+    registry = Registry(choice.data)
+    if not registry.exists or not registry.is_readable:
+        return
+    accounts, served = registry.accounts(), registry.served()
+    ends = list(near_ends(served, accounts, time.time()))
+    for end in ends:
+        yield Finding("warn", "expiry", end)
+    if not ends:
+        yield Finding("ok", "users", f"{count_of(len(accounts), 'user')}; no certificate ends soon")
+    yield _refused(registry.broker / REFUSED)
+
+
+def _refused(path: Path) -> Finding:
+    try:
+        kept = orjson.loads(path.read_text())
+    except (OSError, orjson.JSONDecodeError):
+        return Finding("ok", "refused", "nothing is known: the broker has not run yet")
+    if not kept["total"]:
+        return Finding("ok", "refused", "nothing since the broker started")
+    most, number = max(kept["acts"].items(), key=lambda one: one[1])
+    text = f"{count_of(kept['total'], 'act')} since the broker started, most often ({number}): {most}; see its log"
+    return Finding("warn", "refused", text)
+
+
+def _tls(url: BrokerUrl, expires: float | None) -> Finding:
+    if not url.tls:
+        if _is_loopback(url.host):
+            return Finding("ok", "tls", "none, on this machine")
+        return Finding("warn", "tls", f"none: whoever is on the way to {url.host} reads and writes all: use mqtts://")
+    if expires is None:
+        return Finding("ok", "tls", "verified")
+    text = f"verified, the broker's certificate ends on {format_day(expires)}"
+    if is_near(expires, time.time()):
+        return Finding("warn", "tls", f"{text}: `telemetry broker renew` on its machine")
+    return Finding("ok", "tls", text)
+
+
+def _own_certificate(url: BrokerUrl) -> Iterator[Finding]:
+    if not url.trust.cert:
+        return
+    from telemetry.security.certificates import expiry  # noqa: PLC0415  # loads cryptography
+
+    pem = url.trust.cert if "-----BEGIN" in url.trust.cert else Path(url.trust.cert).read_text()
+    expires = expiry(pem, "tls.cert")
+    text = f"ours ends on {format_day(expires)}"
+    near = is_near(expires, time.time())
+    yield Finding("warn" if near else "ok", "certificate", f"{text}: `telemetry rotate`" if near else text)
+
+
+def _access(url: BrokerUrl, answer: int | None) -> Finding:
+    who = url.username or "nobody"
+    if answer is None:
+        return Finding("warn", "access", f"{who}: not tried, the broker does not speak MQTT 5")
+    if answer == NOT_AUTHORIZED:
+        return Finding("ok", "access", f"{who}: what is not its own is refused")
+    if url.username is None and _is_loopback(url.host):
+        return Finding("ok", "access", "no credentials: whoever is on this machine may read and write all")
+    return Finding("fail", "access", f"{who} may publish anywhere: give the broker an ACL (`telemetry broker init`)")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,115 @@
+"""A look at a broker by a few packets of MQTT 5, which says of each message whether it was allowed: 3.1.1 does not."""
+
+import secrets
+import socket
+import ssl
+from dataclasses import dataclass
+
+from telemetry.errors import TelemetryError
+from telemetry.mqtt import BrokerUrl
+from telemetry.tls import explain
+
+NOT_AUTHORIZED = 0x87
+
+_TIMEOUT = 5.0
+_CONNACK, _PUBACK = 2, 4
+_CLEAN_START, _PASSWORD, _USERNAME = 0x02, 0x40, 0x80
+_KEEPALIVE = b"\0\x3c"
+_NO_PROPERTIES = b"\0"
+_BAD_PASSWORD = {4, 5, 0x86, NOT_AUTHORIZED}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a broker showed: when its certificate ends (Unix seconds), and what it said to a message it should refuse.
+
+    None where there is no TLS, or where it did not speak MQTT 5, or was not asked.
+    """
+
+    expires: float | None
+    answer: int | None = None
+
+
+def look_at(url: BrokerUrl, topic: str | None) -> Seen:
+    """Connect, and publish where nobody may; without a topic only the TLS is looked at. TelemetryError says why not."""
+    try:
+        with _connected(url) as sock:
+            expires = _expiry(sock)
+            return Seen(expires) if topic is None else Seen(expires, _ask(sock, url, topic))
+    except ssl.SSLError as error:
+        raise TelemetryError(f"{url}: {explain(error)}") from None
+    except TimeoutError:
+        raise TelemetryError(f"{url}: no answer; does the broker run?") from None
+    except OSError as error:
+        raise TelemetryError(f"{url}: {error.strerror or error}; does the broker run?") from None
+
+
+def _connected(url: BrokerUrl) -> socket.socket:
+    sock = socket.create_connection((url.host, url.port), _TIMEOUT)
+    if not url.tls:
+        return sock
+    try:
+        return url.trust.context().wrap_socket(sock, server_hostname=url.host)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _expiry(sock: socket.socket) -> float | None:
+    certificate = sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None
+    return ssl.cert_time_to_seconds(str(certificate["notAfter"])) if certificate else None
+
+
+def _ask(sock: socket.socket, url: BrokerUrl, topic: str) -> int | None:
+    """The reason code for a message to the topic; None where the broker does not speak MQTT 5."""
+    sock.sendall(_connect(url))
+    body = _receive(sock, _CONNACK)
+    code = body[1]
+    if code in _BAD_PASSWORD:
+        raise TelemetryError(f"{url}: refused{url.advice(NOT_AUTHORIZED)}")
+    if code:
+        return None
+    mid = b"\0\1"
+    sock.sendall(_packet(0x32, _text(topic) + mid + _NO_PROPERTIES))
+    answer = _receive(sock, _PUBACK)
+    sock.sendall(_packet(0xE0, b""))
+    return answer[2] if len(answer) > 2 else 0
+
+
+def _connect(url: BrokerUrl) -> bytes:
+    flags, payload = _CLEAN_START, _text(f"telemetry.check.{secrets.token_hex(6)}")
+    if url.username is not None:
+        flags |= _USERNAME | _PASSWORD
+        payload += _text(url.username) + _text(url.password or "")
+    return _packet(0x10, _text("MQTT") + bytes([5, flags]) + _KEEPALIVE + _NO_PROPERTIES + payload)
+
+
+def _receive(sock: socket.socket, kind: int) -> bytes:
+    head = _exactly(sock, 2)
+    # What is waited for is short: its length is one byte.
+    if head[0] >> 4 != kind or head[1] > 127:
+        raise TelemetryError("the broker did not answer as MQTT does; is it one?")
+    return _exactly(sock, head[1])
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        if not (more := sock.recv(size - len(data))):
+            raise OSError("connection closed")
+        data += more
+    return data
+
+
+def _packet(first: int, body: bytes) -> bytes:
+    size, length = len(body), bytearray()
+    while True:
+        size, low = divmod(size, 128)
+        length.append(low | (0x80 if size else 0))
+        if not size:
+            return bytes([first]) + bytes(length) + body
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return len(data).to_bytes(2, "big") + data
