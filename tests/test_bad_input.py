@@ -222,7 +222,7 @@ def _one_line(text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("miner", ["1234", "f0", "f1abc", "f0123/..", "", "f01234\n", "F01234"])
+@pytest.mark.parametrize("miner", ["1234", "f0", "f1abc", "f0123,f0124", "", "f01234\n", "F01234"])
 @pytest.mark.parametrize("command", ["show", "watch", "resubscribe", "forget"])
 def test_a_miner_id_that_is_none_is_shown(told: Told, command: str, miner: str) -> None:
     assert repr(miner) in _one_line(told(2, command, miner))

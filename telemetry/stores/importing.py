@@ -38,6 +38,7 @@ def add_messages(path: Path, messages: Iterable[HistoryRow]) -> Added:
     added = known = 0
     try:
         with unserved(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
             writer = HistoryWriter(connection)
             # Lets nothing go: that is the aggregator's, which knows for how long what is kept.
             upkeep = Upkeep(connection, writer, lambda: _transaction(connection), FOREVER)
