@@ -152,6 +152,18 @@ def test_a_damaged_block_is_told_kept_and_in_nobodys_way(
     assert _query(path, "SELECT count(*) FROM history") == [(0,)]
 
 
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("command", ["history f01234/seal01 diskR", "export f01234/seal01 --format jsonl"])
+def test_commands_tell_what_they_leave_out(path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    _damage_block(path, HOSTS[0], Tier.MESSAGES, START)
+    words = [*command.split(), "--database", str(path), "--since", "2020-01-01"]
+    assert main(words) == 0
+    told = capsys.readouterr().err
+    assert f"telemetry: database {path}: f01234/seal01: every message from " in told
+    assert "damaged and left out" in told
+    assert "check --db" in told
+
+
 @pytest.mark.parametrize("tier", [Tier.FIVE_MINUTES, Tier.HOURS])
 def test_damaged_summaries_are_kept_and_new_ones_stand_beside_them(path: Path, plain: PlainList, tier: Tier) -> None:
     start = START + (2 * HOUR if tier is Tier.FIVE_MINUTES else 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from telemetry.cli.files import Advance, progress, replacing
-from telemetry.cli.known import declared, require_record, tell
+from telemetry.cli.known import declared, opened, require_record, tell
 from telemetry.cli.options import add_common, add_database, chosen, named_record
 from telemetry.cli.series import AGGREGATES, aggregates_of, may_be_number, parts, stepped
 from telemetry.cli.tables import count_of, format_moment
@@ -20,7 +20,7 @@ from telemetry.config import nearest
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.fields import Owner, Scalar, ScalarList, Type
 from telemetry.stores.history import Statement, Tier
-from telemetry.stores.history.reading import FOR_EVER, History, open_history
+from telemetry.stores.history.reading import FOR_EVER, History
 from telemetry.topics import RecordKey
 from telemetry.units import Unit, format_number
 
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     step, aggregates = 0 if arguments.step is None else parse_span(arguments.step), aggregates_of(arguments.agg)
     database, output = chosen(arguments).database, Path(arguments.output)
     write = WRITERS[_format(arguments.format, output)]
-    with open_history(database) as history:
+    with opened(database) as history:
         keys = _selected(history, arguments)
         fields = _fields(history, keys, arguments.fields)
     columns = _columns(fields, aggregates if step else None)
@@ -207,7 +207,7 @@ def _views(export: _Export) -> Iterator[tuple[RecordKey, History]]:
     keys = iter(export.keys)
     key = next(keys, None)
     while key is not None:
-        with open_history(export.database) as history:
+        with opened(export.database) as history:
             end = time.monotonic() + _SECONDS_A_VIEW
             while key is not None and time.monotonic() < end:
                 yield key, history

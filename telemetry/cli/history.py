@@ -8,14 +8,14 @@ from typing import Any
 
 import orjson
 
-from telemetry.cli.known import TIERS, declared, require_field, require_record, tell
+from telemetry.cli.known import TIERS, declared, opened, require_field, require_record, tell
 from telemetry.cli.options import add_common, add_database, chosen, named_record
 from telemetry.cli.series import AGGREGATES, Column, Part, aggregates_of, parts, statements, stepped
 from telemetry.cli.tables import Cell, format_column, format_moment, format_value, print_table
 from telemetry.cli.times import add_range, parse_span, range_of
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.stores.history import HOUR, Tier
-from telemetry.stores.history.reading import FOR_EVER, History, open_history
+from telemetry.stores.history.reading import FOR_EVER, History
 from telemetry.topics import RecordKey
 from telemetry.units import format_age, format_number, number_formatter
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     since, until = range_of(arguments, time.time_ns() // 1_000_000)
     step = 0 if arguments.step is None else parse_span(arguments.step)
     aggregates = aggregates_of(arguments.agg)
-    with open_history(chosen(arguments).database) as history:
+    with opened(chosen(arguments).database) as history:
         key, fields = _named(history, arguments.miner, arguments.names)
         kept = require_record(history, key)
         for name in fields:

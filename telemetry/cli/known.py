@@ -1,15 +1,22 @@
 """What commands that read the history say of a name that is not known: the nearest that is."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
+from telemetry.cli.tables import format_moment
 from telemetry.config import nearest
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.fields import Field, Owner
 from telemetry.records import RECORDS
 from telemetry.stores.history import Tier
-from telemetry.stores.history.reading import History
+from telemetry.stores.history.reading import FOR_EVER, Damage, History, open_history
+from telemetry.stores.history.rows import SAVE
 from telemetry.topics import RecordKey
+
+_MOST_TOLD = 5
 
 TIERS = {
     Tier.MESSAGES: "every message",
@@ -53,6 +60,27 @@ def require_field(history: History, key: RecordKey, name: str) -> None:
         raise UsageError(f"{name} is not in the history of messages: see `telemetry events {key}`")
 
 
+@contextmanager
+def opened(database: Path) -> Iterator[History]:
+    """The history of a database; what of it was found damaged is told in the end."""
+    with open_history(database) as history:
+        try:
+            yield history
+        finally:
+            for damage in sorted(history.damaged, key=str)[:_MOST_TOLD]:
+                what = f"{damage.record}: {_part(damage)}" if damage.record else _part(damage)
+                _tell_once(f"database {database}: {what} damaged and left out ({damage.reason}); {SAVE}")
+
+
+def _part(damage: Damage) -> str:
+    if damage.until == FOR_EVER:
+        return "some of the newest messages are"
+    return f"{TIERS[damage.tier]} from {format_moment(damage.since)} to {format_moment(damage.until)} is"
+
+
 def tell(text: str) -> None:
     """A line beside the answer, for a person."""
     print(f"telemetry: {text}", file=sys.stderr)
+
+
+_tell_once = cache(tell)

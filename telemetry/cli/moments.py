@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from telemetry.cli.known import TIERS, require_record, tell
+from telemetry.cli.known import TIERS, opened, require_record, tell
 from telemetry.cli.tables import format_moment
 from telemetry.errors import TelemetryError
 from telemetry.fields import Value
 from telemetry.stores.history import Tier
-from telemetry.stores.history.reading import FOR_EVER, Stated, open_history
+from telemetry.stores.history.reading import FOR_EVER, Stated
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, RecordKey
 
@@ -32,7 +32,7 @@ class Moment(NamedTuple):
 
 def moments(database: Path, key: RecordKey, times: Sequence[int]) -> list[Moment]:
     """A record at some times; TelemetryError when nothing is known of it at any."""
-    with open_history(database) as history, open_reader(database) as reader:
+    with opened(database) as history, open_reader(database) as reader:
         kept = require_record(history, key)
         agent = AgentKey.of(key)
         found = [Moment(time, in_order(key, history.at(key, time)), reader.state_at(agent, time)) for time in times]
