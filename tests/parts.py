@@ -35,6 +35,11 @@ useMemory = 0
 """Settings by which a test sees in tenths of seconds what takes minutes in the field."""
 
 
+def own_port(apart: int = 0) -> int:
+    """A free port, of a range that other processes that run tests beside this one do not look at."""
+    return free_port(20_000 + os.getpid() * 53 % 12_000 + apart)
+
+
 def wait_for(condition: Callable[[], _T | None], *, seconds: float, what: str) -> _T:
     """Wait until the condition gives something true, and return that; fail when it takes longer."""
     deadline = time.monotonic() + seconds
@@ -112,7 +117,7 @@ class Broker:
 
     def __init__(self, directory: Path) -> None:
         self.data = directory
-        self.port = free_port(20_000 + os.getpid() % 20_000)
+        self.port = own_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
         self._process = Process(directory, "broker", "--data", str(directory), "--port", str(self.port))
 

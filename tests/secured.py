@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
-from telemetry.processes import answers, free_port
+from telemetry.processes import answers
 from telemetry.security.registry import Registry
-from tests.parts import Listener, Process, wait_for
+from tests.parts import Listener, Process, own_port, wait_for
 
 _ADDRESSES = itertools.count(2 + os.getpid() % 200)
 
@@ -44,7 +44,7 @@ class Secured:
     def __init__(self, place: Path, *options: str) -> None:
         self.place, self.data = place, place / "data"
         self.address = f"127.0.0.{next(_ADDRESSES) % 250 + 2}"
-        self.port, self.tls_port = free_port(30_000 + os.getpid() % 10_000), free_port(42_000 + os.getpid() % 10_000)
+        self.port, self.tls_port = own_port(), own_port(25)
         self.said = telemetry(
             "broker", "init", "--name", self.address, "--listen", self.address, "--port", str(self.tls_port),
             "--data", str(self.data), *options,

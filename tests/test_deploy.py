@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.processes import answers, free_port
-from tests.parts import wait_for
+from telemetry.processes import answers
+from tests.parts import own_port, wait_for
 from tests.secured import reachable_directory
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ class Deployment:
     def __init__(self, place: Path, number: int) -> None:
         self.place = place
         self.address = f"127.0.0.{number}"
-        self.port, self.tls_port = free_port(33_000 + os.getpid() % 9_000), free_port(43_000 + os.getpid() % 9_000)
+        self.port, self.tls_port = own_port(), own_port(25)
         self._environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
         self._started: list[subprocess.Popen[bytes]] = []
         self._log = place / "log"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from telemetry.config import read_settings
-from telemetry.processes import answers, free_port
-from tests.parts import wait_for
+from telemetry.processes import answers
+from tests.parts import own_port, wait_for
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -49,7 +49,7 @@ READING = [line for line in _commands(README) if not line.startswith((*FLEET, "m
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
     """The directory in which `make run` was started, as the README says, and the broker's port."""
     place = tmp_path_factory.mktemp("newcomer")
-    port = free_port(21_000 + os.getpid() % 20_000)
+    port = own_port()
     (place / ".venv").symlink_to(BIN.parent)
     command = ["make", "-C", str(ROOT), "run", f"ARGS=--data '{place}/telemetry-data' --port {port}"]
     with (place / "log").open("wb") as log:

@@ -2,7 +2,6 @@
 
 import configparser
 import json
-import os
 import pkgutil
 import re
 import shutil
@@ -17,8 +16,8 @@ from typing import NamedTuple
 import pytest
 
 import telemetry
-from telemetry.processes import answers, free_port
-from tests.parts import wait_for
+from telemetry.processes import answers
+from tests.parts import own_port, wait_for
 
 CHECKOUT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "*.pyc.*", "build", "dist", "telemetry-data")
@@ -135,7 +134,7 @@ def test_wheel_prints_the_catalogue_of_fields(installed: Installed) -> None:
 
 
 def test_broker_of_the_wheel_starts(installed: Installed, tmp_path: Path) -> None:
-    port = free_port(30_000 + os.getpid() % 10_000)
+    port = own_port()
     broker = subprocess.Popen(
         [installed.directory / "bin" / "telemetry", "broker", "--data", tmp_path, "--port", str(port)],
         cwd=installed.directory,

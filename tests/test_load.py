@@ -14,12 +14,12 @@ import pytest
 from telemetry.config import Intervals
 from telemetry.mosquitto import find_mosquitto
 from telemetry.mqtt import BrokerUrl
-from telemetry.processes import answers, free_port
+from telemetry.processes import answers
 from telemetry.simulate.fleet import Fleet, Pace
 from telemetry.stores.reading import open_reader
 from telemetry.topics import Topics
 from tests.conftest import StartPart
-from tests.parts import wait_for
+from tests.parts import own_port, wait_for
 from tests.publishers import Publishers
 
 AGENTS, RATE, SECONDS = 25, 200.0, 4.0
@@ -31,7 +31,7 @@ INTERVALS = Intervals(push=0.0, heartbeat=60, full=900, acknowledge=2)
 @pytest.fixture
 def careless_broker(tmp_path: Path) -> Iterator[str]:
     """A Mosquitto with its own limits: 20 messages on their way to a client and 1,000 waiting; the rest is dropped."""
-    port = free_port(24_000 + os.getpid() % 20_000)
+    port = own_port()
     configuration = tmp_path / "careless.conf"
     user = "user root\n" if os.geteuid() == 0 else ""
     configuration.write_text(f"{user}listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")

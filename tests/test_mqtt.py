@@ -29,10 +29,10 @@ from telemetry.mqtt import (
 )
 from telemetry.mqtt.link import Link
 from telemetry.mqtt.outbox import WINDOW
-from telemetry.processes import answers, free_port
+from telemetry.processes import answers
 from telemetry.wire import Outgoing
 from tests import scripted
-from tests.parts import Broker, Listener, wait_for
+from tests.parts import Broker, Listener, own_port, wait_for
 from tests.scripted import CONNACK, ScriptedBroker, body, packet, puback, publish
 
 Open = Callable[..., "Peer"]
@@ -163,7 +163,7 @@ def test_a_flush_waits_for_the_broker(open_peer: Open, listen: Callable[..., Lis
 
 
 def test_a_broker_that_refuses_is_told_and_tried_again() -> None:
-    port = free_port(23_000)
+    port = own_port()
     peer = Peer(f"mqtt://user:secret@127.0.0.1:{port}", "x")
     first, second = peer.next(Disconnected), peer.next(Disconnected)
     peer.connection.close()
@@ -465,7 +465,7 @@ def open_tls_peer(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: p
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*make, *name, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    port = free_port(21_000 + os.getpid() % 20_000)
+    port = own_port()
     user = "user root\n" if os.geteuid() == 0 else ""
     (tmp_path / "tls.conf").write_text(
         f"{user}listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_inflight_messages 1000\n"

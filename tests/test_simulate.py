@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from telemetry.processes import answers, free_port
+from telemetry.processes import answers
 from telemetry.simulate.accounts import MINER
 from telemetry.stores.reading import open_reader
 from telemetry.topics import RecordKey, Topics
-from tests.parts import Broker, Listener, wait_for
+from tests.parts import Broker, Listener, own_port, wait_for
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,7 +26,7 @@ class Demo:
     """`make demo` with some arguments, and what it printed."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
-        self.port = free_port(23_000 + os.getpid() % 20_000)
+        self.port = own_port()
         self.database = directory / "demo" / "telemetry.db"
         self._log = directory / "log"
         words = f"--data '{directory}/demo' --port {self.port} {' '.join(arguments)}"
@@ -127,7 +127,7 @@ def test_many_hosts_or_a_rate_make_a_light_fleet_which_says_goodbye(
 
 
 def test_a_light_fleet_comes_with_broker_and_aggregator(tmp_path: Path) -> None:
-    port = free_port(23_500 + os.getpid() % 20_000)
+    port = own_port()
     process, log = _simulate(tmp_path, "--port", str(port), "--hosts", "250", "--rate", "500")
     try:
         wait_for(lambda: "250 online  sent " in log.read_text(), seconds=60, what="a line of the fleet")

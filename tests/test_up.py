@@ -23,8 +23,7 @@ from typing import Any
 
 import pytest
 
-from telemetry.processes import free_port
-from tests.parts import FAST, Broker, Listener, wait_for
+from tests.parts import FAST, Broker, Listener, own_port, wait_for
 
 CHECKOUT = Path(__file__).parent.parent
 PLAIN_USER = 65534
@@ -130,7 +129,7 @@ def _rows(data: Path, table: str) -> list[dict[str, Any]]:
 
 
 def _unused_port() -> int:
-    return free_port(40_000 + os.getpid() % 20_000)
+    return own_port()
 
 
 def _run_up(*arguments: str) -> subprocess.CompletedProcess[str]:
