@@ -136,7 +136,7 @@ def record_of(arguments: argparse.Namespace) -> RecordKey:
 
 def named_record(miner: str, host: str | None) -> RecordKey:
     """The record of a miner, or of a host, whose name may stand behind the miner's and a slash."""
-    miner, slash, rest = miner.partition("/")
+    miner, slash, rest = miner.removeprefix(" ").partition("/")
     if slash and host is not None:
         raise UsageError(f"two hosts are named: {rest} and {host}")
     host = rest if slash else host
