@@ -1,6 +1,7 @@
 """What the broker can do at QoS 1: one publisher, one subscriber, 150 bytes, 1,000 topics, each end its own process.
 
-The ceiling is the better of a pair of raw sockets and one over libmosquitto; paho as it stands is for comparison. The
+The ceiling is the better of a pair of raw sockets and one over libmosquitto, as in the field: both answer at once. For
+comparison: a subscriber that rests between its looks, for whom the broker does more in one go, and paho as it stands. The
 rounds are interleaved, each pair's figure is the median of its rounds.
 """
 
@@ -68,13 +69,14 @@ def measure(options: Options) -> Report:
 def _pairs(program: Path | None) -> list[Pair]:
     python = (sys.executable, "-m", "bench.pair")
     raw = Pair(name="raw", title="raw sockets", publisher=(*python, "publish"), subscriber=(*python, "receive"))
+    rested = Pair(name="rested", title="raw, rests 0.5 ms", publisher=raw.publisher, subscriber=(*python, "rest"))
     paho = Pair(name="paho", title="raw to paho", publisher=raw.publisher, subscriber=(*python, "paho"))
     if program is None:
-        return [raw, paho]
+        return [raw, rested, paho]
     library = Pair(
         name="libmosquitto", title="libmosquitto", publisher=(program, "publish"), subscriber=(program, "receive")
     )
-    return [raw, library, paho]
+    return [raw, library, rested, paho]
 
 
 def _compiled(directory: Path) -> tuple[Path | None, str]:
@@ -111,7 +113,7 @@ def _round(pair: Pair, directory: Path, port: int, broker: Program) -> Round:
 
 def _report(pairs: Sequence[Pair], why_not: str) -> Report:
     medians = {pair.name: pair.median for pair in pairs}
-    best = max((pair for pair in pairs if pair.name != "paho"), key=lambda pair: pair.median.rate)
+    best = max((pair for pair in pairs if pair.name in {"raw", "libmosquitto"}), key=lambda pair: pair.median.rate)
     heading = ["", "messages/s", "rounds", "/ceiling", *(f"{name} CPU s/100k" for name in _PROCESSES)]
     rows = [heading, *(_row(pair, best.median.rate) for pair in pairs)]
     figures = {"ceiling_msgs_s": best.median.rate}

@@ -97,7 +97,12 @@ def _drain(broker: socket.socket) -> None:
         broker.recv(1 << 18)
 
 
-def _receive(port: int, counts: Counts) -> None:
+def _receive_resting(port: int, counts: Counts) -> None:
+    """The same, but let packets gather after each look."""
+    _receive(port, counts, rest=_PAUSE)
+
+
+def _receive(port: int, counts: Counts, *, rest: float = 0.0) -> None:
     """Acknowledge all that comes, at once."""
     with _connected(port, "subscriber") as broker:
         broker.sendall(packets.subscribe(1, [FILTER]))
@@ -113,7 +118,8 @@ def _receive(port: int, counts: Counts) -> None:
             broker.sendall(acknowledged)
             counts.receive(whole // _SIZE)
             del received[:whole]
-            time.sleep(_PAUSE)
+            if rest:
+                time.sleep(rest)
 
 
 def _receive_with_paho(port: int, counts: Counts) -> None:
@@ -139,7 +145,7 @@ def _connected(port: int, name: str) -> Iterator[socket.socket]:
         yield broker
 
 
-ROLES = {"publish": _publish, "receive": _receive, "paho": _receive_with_paho}
+ROLES = {"publish": _publish, "receive": _receive, "rest": _receive_resting, "paho": _receive_with_paho}
 
 if __name__ == "__main__":
     ROLES[sys.argv[1]](int(sys.argv[2]), Counts(Path(sys.argv[3])))

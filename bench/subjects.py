@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from bench.network import Network
 from bench.programs import ROOT, Program, running
-from telemetry.mosquitto import find_mosquitto
+from telemetry.mosquitto import configuration_of, find_mosquitto
 from telemetry.processes import free_port
 
 _SIX_COLLECTORS = ("cpu", "meminfo", "diskstats", "filesystem", "netdev", "loadavg")
@@ -97,8 +96,7 @@ def start_broker(stage: Stage) -> tuple[int, Program]:
     port = free_port(21_883)
     directory = stage.directory / "broker"
     directory.mkdir()
-    template = Template(files("telemetry.broker").joinpath("mosquitto.conf").read_text())
-    text = template.substitute(port=port, directory=directory, user="user root" if os.geteuid() == 0 else "")
+    text = configuration_of(directory, None, port=port, open_to="", stays_root=os.geteuid() == 0)
     configuration = directory / "mosquitto.conf"
     configuration.write_text(text.replace(f"{port} 127.0.0.1\n", f"{port} {stage.network.server_address}\n"))
     program = stage.serve("mosquitto", find_mosquitto(), "-c", configuration)

@@ -63,7 +63,7 @@ def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "")
         user = _prepare_for_user(directory)
         configuration = directory / "mosquitto.conf"
         stays_root = os.geteuid() == 0 and user is None
-        configuration.write_text(_render(directory, served, port=port, open_to=open_to, stays_root=stays_root))
+        configuration.write_text(configuration_of(directory, served, port=port, open_to=open_to, stays_root=stays_root))
         if user is not None:
             os.chown(configuration, user.pw_uid, user.pw_gid)  # a umask may hide it from all but its owner
         url_file(data).write_text(f"mqtt://127.0.0.1:{port}\n")
@@ -130,7 +130,8 @@ def _served(registry: Registry) -> Served | None:
     return served
 
 
-def _render(directory: Path, served: Served | None, *, port: int, open_to: str, stays_root: bool) -> str:
+def configuration_of(directory: Path, served: Served | None, *, port: int, open_to: str, stays_root: bool) -> str:
+    """The text of the configuration: `served` has the credentials, without which it is open."""
     template = Template(files("telemetry.broker").joinpath("mosquitto.conf").read_text())
     place = directory.resolve()
     return template.substitute(

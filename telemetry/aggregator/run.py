@@ -14,7 +14,7 @@ from telemetry.wire import Outgoing, Presence, PresenceState, encode_health, enc
 
 _log = logging.getLogger(__name__)
 
-LARGEST_BATCH = 2000
+LARGEST_BATCH = 3000
 """Messages a transaction, and the rest of what was read with the last of them. The broker's in-flight window has room
 for two, so that it goes on while one is committed."""
 

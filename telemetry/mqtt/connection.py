@@ -37,7 +37,7 @@ PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVers
 _CONNECT_TIMEOUT = 5.0  # a broker in a storm takes a connection and forgets it: try again soon
 _SESSION_EXPIRY = 7 * 86400
 _RECEIVE_MAXIMUM = 1000  # Mosquitto, by its own limits, drops what it counts as sent where more wait for the socket
-_REST = 0.002
+_REST = 0.005
 """Seconds without reading after messages came in, so that those that follow come together: a round costs as much as 50
 of them."""
 
