@@ -1,7 +1,8 @@
 """What the broker can do at QoS 1: one publisher, one subscriber, 150 bytes, 1,000 topics, each end its own process.
 
 The ceiling is the better of a pair of raw sockets and one over libmosquitto, as in the field: both answer at once. For
-comparison: a subscriber that rests between its looks, for whom the broker does more in one go, and paho as it stands. The
+comparison: a subscriber that rests between its looks, so that the broker does more in one go, and paho as it stands.
+The
 rounds are interleaved, each pair's figure is the median of its rounds.
 """
 

@@ -110,6 +110,9 @@ def test_what_was_not_acknowledged_comes_again_on_the_next_connection(open_peer:
         assert writer.connection.publish(Outgoing(topic="t/x", payload=str(number).encode()))
     received = [first.next_message() for _ in range(3)]
     first.connection.acknowledge(received[0])
+    # What is published after it has arrived after it.
+    first.connection.publish(Outgoing(topic="elsewhere", payload=b""))
+    assert first.connection.flush(10)
     # Another connection of the name takes the place of the first, as after its death.
     second = open_peer("reader", "t/#", keep=True)
     assert [second.next_payload() for _ in range(2)] == [b"1", b"2"]
