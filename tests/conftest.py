@@ -8,6 +8,7 @@ import pytest
 from telemetry.errors import TelemetryError
 from telemetry.mosquitto import find_mosquitto
 from tests.parts import FAST, Broker, Listener, Process
+from tests.secured import Secured, reachable_directory
 
 StartPart = Callable[..., Process]
 
@@ -61,3 +62,12 @@ def listen(broker: Broker) -> Iterator[Callable[..., Listener]]:
     yield open_listener
     for listener in opened:
         listener.close()
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[Secured]:
+    """A broker over TLS, with credentials and an ACL."""
+    with reachable_directory() as place:
+        broker = Secured(place).start()
+        yield broker
+        broker.end()

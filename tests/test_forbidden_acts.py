@@ -9,7 +9,7 @@ import pytest
 
 from telemetry.security.refusals import REFUSED
 from tests.parts import Listener, wait_for
-from tests.secured import Running, Secured, plain, reachable_directory, read_bundle
+from tests.secured import Running, Secured, plain, read_bundle
 
 FOREIGN = {
     "host": (
@@ -54,14 +54,6 @@ OWN = {
 
 ACTS = [(who, topic) for who, topics in FOREIGN.items() for topic in topics]
 EARS = [(who, wanted) for who, filters in OVERHEARD.items() for wanted in filters]
-
-
-@pytest.fixture(scope="module")
-def secured() -> Iterator[Secured]:
-    with reachable_directory() as place:
-        broker = Secured(place).start()
-        yield broker
-        broker.end()
 
 
 @pytest.fixture(scope="module")

@@ -29,17 +29,9 @@ from telemetry.security.reload import holder, reload_broker
 from telemetry.tls import Trust
 from tests.conftest import StartPart
 from tests.parts import FAST, Process, wait_for
-from tests.secured import Secured, plain, reachable_directory, read_bundle, telemetry
+from tests.secured import Secured, plain, read_bundle, telemetry
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-@pytest.fixture(scope="module")
-def secured() -> Iterator[Secured]:
-    with reachable_directory() as place:
-        broker = Secured(place).start()
-        yield broker
-        broker.end()
 
 
 @pytest.fixture

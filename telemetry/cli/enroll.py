@@ -2,10 +2,8 @@
 
 import argparse
 
-from telemetry.cli.options import chosen
-from telemetry.cli.users import Outputs, add_output, add_whom, tell_broker, tell_bundles, whom
+from telemetry.cli.users import add_output, add_whom, give
 from telemetry.security.enrolment import Enrolment
-from telemetry.security.registry import Registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +14,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the users, write their bundles, and have the broker let them in."""
-    registry, wanted = Registry(chosen(arguments).data), whom(arguments)
-    enrolment, outputs = Enrolment(registry), Outputs(arguments, wanted, replaces=False)
-    paths = list(outputs.write(enrolment.enroll(wanted)))
-    tell_bundles(paths, tell_broker(registry), "enrolled:")
+    give(arguments, Enrolment.enroll, replaces=False, verb="enrolled:")
     return 0

@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from telemetry.access import Role, User, require_name
-from telemetry.cli.options import add_common
+from telemetry.cli.options import add_common, chosen
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.security.bundles import Bundle
-from telemetry.security.enrolment import Wanted
+from telemetry.security.enrolment import Enrolment, Wanted
 from telemetry.security.files import create_private, write_private
 from telemetry.security.registry import Registry
 from telemetry.security.reload import reload_broker
@@ -137,6 +137,20 @@ class Outputs:
             raise TelemetryError(text) from None
 
 
+def give(
+    arguments: argparse.Namespace,
+    make: Callable[[Enrolment, Sequence[Wanted]], Iterable[Bundle]],
+    *,
+    replaces: bool,
+    verb: str,
+) -> None:
+    """Make credentials of those whom the options name, write their bundles, and have the broker know."""
+    registry, wanted = Registry(chosen(arguments).data), whom(arguments)
+    enrolment, outputs = Enrolment(registry), Outputs(arguments, wanted, replaces=replaces)
+    paths = list(outputs.write(make(enrolment, wanted)))
+    _tell_bundles(paths, tell_broker(registry), verb)
+
+
 def tell_broker(registry: Registry) -> str:
     """Have the broker take the change up; what is said of it."""
     if reload_broker(registry):
@@ -144,7 +158,7 @@ def tell_broker(registry: Registry) -> str:
     return "no broker of ours runs there: it takes it up when it starts (another Mosquitto: when it gets SIGHUP)"
 
 
-def tell_bundles(paths: Sequence[Path], told: str, verb: str) -> None:
+def _tell_bundles(paths: Sequence[Path], told: str, verb: str) -> None:
     """Say what was made, and what to do with it."""
     if len(paths) == 1:
         print(f"{verb} {paths[0]}: {told}")
