@@ -76,7 +76,7 @@ class Aggregator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class Retention:
     """`[history]`: for how many seconds an aggregator keeps messages, and summaries of five minutes and of an hour.
 
     Where the database holds more than `bytes`, the oldest goes before its time: messages first.
@@ -154,7 +154,7 @@ class Settings:
     tls: Tls = field(default_factory=Tls)
     agent: Identity = field(default_factory=Identity)
     aggregator: Aggregator = field(default_factory=Aggregator)
-    history: History = field(default_factory=History)
+    history: Retention = field(default_factory=Retention)
     spool: Spool = field(default_factory=Spool)
     topics: Prefixes = field(default_factory=Prefixes)
     intervals: Intervals = field(default_factory=Intervals)

@@ -219,7 +219,7 @@ class RecordCopy:
 
     def apply_snapshot(self, snapshot: Snapshot) -> set[str]:
         """Take in a snapshot; the names of the fields that changed."""
-        before = dict(self._fields)
+        before = self._fields
         senders = self._record.senders
         refreshed = {owner for owner in senders if self._is_refreshed(owner, snapshot.positions.get(owner.value))}
         if len(refreshed) == len(senders):

@@ -16,12 +16,12 @@ import orjson
 import pytest
 
 from telemetry.cli import main
+from telemetry.config import Retention
 from telemetry.errors import DamageError, StoreBusyError, StoreError
 from telemetry.fields import Owner
 from telemetry.stores import Batch, HistoryRow
 from telemetry.stores.history import HOUR, Tier
 from telemetry.stores.history.reading import History, open_history
-from telemetry.stores.history.upkeep import Retention
 from telemetry.stores.sqlite import SqliteStore, delete_history
 from telemetry.topics import RecordKey
 from telemetry.wire import Position

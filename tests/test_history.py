@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from telemetry.config import Retention
 from telemetry.fields import Owner
 from telemetry.stores import Batch, HistoryRow
 from telemetry.stores.history import HOUR, Statement, Summary, blocks, packing, upkeep, writing
 from telemetry.stores.history.reading import History, open_history
-from telemetry.stores.history.upkeep import FOREVER, Retention
+from telemetry.stores.history.upkeep import FOREVER
 from telemetry.stores.sqlite import SqliteStore, delete_history
 from telemetry.topics import RecordKey
 from telemetry.wire import Position

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from telemetry.cli import main
+from telemetry.config import Retention
 from telemetry.fields import Owner, Value
 from telemetry.stores import Batch, EventRow, HistoryRow
-from telemetry.stores.history.upkeep import Retention
 from telemetry.stores.rows import SCHEMA_VERSION
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import AgentKey, RecordKey

@@ -8,7 +8,6 @@ from telemetry.aggregator.run import Aggregator
 from telemetry.cli.logs import start_logging
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
 from telemetry.mqtt import Connection
-from telemetry.stores.history.upkeep import Retention
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import require_host_name
 
@@ -28,9 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     choice = chosen(arguments)
     start_logging("aggregator")
     url = choice.aggregators_broker
-    kept = choice.settings.history
-    retention = Retention(messages=kept.messages, five_minutes=kept.five_minutes, hours=kept.hours, bytes=kept.bytes)
-    store = SqliteStore(choice.database, retention)
+    store = SqliteStore(choice.database, choice.settings.history)
     aggregator = Aggregator(
         name=require_host_name(choice.settings.aggregator.name),
         topics=choice.topics,

@@ -1,7 +1,6 @@
 """Copies of a database: one made while an aggregator writes, and one put in its place while none does."""
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from telemetry.errors import StoreError
 from telemetry.stores.reading import open_database
-from telemetry.stores.rows import lock_file
+from telemetry.stores.rows import hold, lock_file
 
 _PAGES_A_STEP = 256
 _LONGEST_REST = 0.05
@@ -70,15 +69,13 @@ def _require_whole(copy: sqlite3.Connection, database: Path) -> None:
 def unserved(database: Path) -> Iterator[None]:
     """Keep aggregators from a database meanwhile; StoreError where one has it."""
     try:
-        lock = lock_file(database).open("w")
+        lock = hold(database)
     except OSError as error:
         raise StoreError(f"database {database}: cannot write beside it: {error.strerror}") from None
     _give_to_owner_of_directory(lock_file(database))
+    if lock is None:
+        raise StoreError(f"database {database}: an aggregator is using it; end that one first")
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(f"database {database}: an aggregator is using it; end that one first") from None
         yield
 
 

@@ -1,8 +1,8 @@
 """Messages added to a history from elsewhere, each once, while no aggregator writes."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +13,7 @@ from telemetry.stores.backup import unserved
 from telemetry.stores.history.reading import History
 from telemetry.stores.history.upkeep import FOREVER, Upkeep
 from telemetry.stores.history.writing import HistoryWriter
-from telemetry.stores.sqlite import SqliteStore
+from telemetry.stores.sqlite import SqliteStore, transaction
 
 if TYPE_CHECKING:
     from telemetry.topics import RecordKey
@@ -41,12 +41,12 @@ def add_messages(path: Path, messages: Iterable[HistoryRow]) -> Added:
             connection.row_factory = sqlite3.Row
             writer = HistoryWriter(connection)
             # Lets nothing go: that is the aggregator's, which knows for how long what is kept.
-            upkeep = Upkeep(connection, writer, lambda: _transaction(connection), FOREVER)
+            upkeep = Upkeep(connection, writer, lambda: transaction(connection), FOREVER)
             unpacked = writer.next
             remaining = iter(messages)
             while batch := list(islice(remaining, _ROWS_A_BATCH)):
                 new = _new(History(connection), batch)
-                with _transaction(connection):
+                with transaction(connection):
                     writer.append(new)
                 added, known = added + len(new), known + len(batch) - len(new)
                 # Of what is packed only the hours are looked through that a batch is of, of rows all.
@@ -72,14 +72,3 @@ def _new(history: History, batch: Sequence[HistoryRow]) -> list[HistoryRow]:
             known[row.record].add(place)
             found.append(row)
     return found
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

@@ -1,10 +1,11 @@
 """Records and agents as rows of SQLite and back: what the writer and the readers agree on."""
 
+import fcntl
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -32,6 +33,17 @@ _LARGEST_INTEGER = 2**63 - 1
 def lock_file(database: Path) -> Path:
     """The file that the aggregator keeps locked for as long as it has the database open."""
     return database.with_name(f"{database.name}.lock")
+
+
+def hold(database: Path) -> IO[str] | None:
+    """That file, locked for as long as it is open; None where somebody else has it locked."""
+    lock = lock_file(database).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
 
 
 def read_layouts(connection: sqlite3.Connection) -> Layouts:

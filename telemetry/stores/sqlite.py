@@ -1,7 +1,6 @@
 """The store in SQLite: WAL, one writer, one transaction a batch. The only file that imports sqlite_utils."""
 
 import contextlib
-import fcntl
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 import orjson
 import sqlite_utils
 
+from telemetry.config import Retention
 from telemetry.errors import DamageError, StoreBusyError, StoreError, UsageError
 from telemetry.fields import Owner, Record
 from telemetry.records import RECORDS
@@ -18,20 +18,17 @@ from telemetry.render.sql import columns
 from telemetry.stores import Batch, HistoryRow, Stored
 from telemetry.stores.history.horizon import SCHEMA as CLOCK
 from telemetry.stores.history.rows import SAVE, is_damage, telling_damage
-from telemetry.stores.history.upkeep import FOREVER, Retention, Upkeep
+from telemetry.stores.history.upkeep import FOREVER, Upkeep
 from telemetry.stores.history.writing import SCHEMA, HistoryWriter, delete_record
 from telemetry.stores.mirror_rows import AGENT_COLUMNS, POSITION_COLUMNS, AgentTables, RecordTable, insertion
+from telemetry.stores.reading import Reader
 from telemetry.stores.rows import (
-    AGENTS,
     APPLICATION_ID,
     SCHEMA_VERSION,
-    lock_file,
-    read_agent,
-    read_layouts,
-    read_record,
+    hold,
 )
 from telemetry.stores.state import layout
-from telemetry.topics import AgentKey, RecordKey
+from telemetry.topics import RecordKey
 from telemetry.wire import Position
 
 if TYPE_CHECKING:
@@ -75,10 +72,8 @@ class SqliteStore:
     def load(self) -> Stored:
         """The mirror and the logs as the last commit left them."""
         with self._opening():
-            layouts = read_layouts(self._connection)
-            records = dict(read_record(record, row, layouts) for record in RECORDS for row in self._rows(record.name))
-            rows = self._connection.execute(AGENTS[SCHEMA_VERSION])
-            agents = {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
+            reader = Reader(self._connection)
+            records, agents = reader.records(), reader.agents()
             mirrored = self._connection.execute("SELECT history FROM mirrored").fetchone()[0]
             behind = tuple(self._history.after(mirrored))
         return Stored(records=records, agents=agents, behind=behind)
@@ -88,7 +83,7 @@ class SqliteStore:
         if batch.is_empty:
             return
         try:
-            with self._transaction():
+            with transaction(self._connection):
                 self._look()
                 for record, table in self._records.items():
                     table.write({key: row for key, row in batch.records.items() if key.record is record})
@@ -130,21 +125,11 @@ class SqliteStore:
             ) from None
 
     @contextmanager
-    def _transaction(self) -> "Iterator[None]":
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
-
-    @contextmanager
     def _at_once(self) -> "Iterator[None]":
         """A transaction of the upkeep, which waits for nobody."""
         self._connection.execute("PRAGMA busy_timeout = 0")
         try:
-            with telling_damage(), self._transaction():
+            with telling_damage(), transaction(self._connection):
                 yield
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
@@ -158,12 +143,6 @@ class SqliteStore:
             self._agents.look()
             self._looked_at = version
 
-    def _roll_back(self) -> None:
-        # Some errors end the transaction themselves; one that cannot be rolled back now is at the next open.
-        with contextlib.suppress(sqlite3.Error):
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-
     def _prepare(self) -> None:
         self._require_ours()
         self._connection.execute("PRAGMA journal_mode = WAL")
@@ -171,7 +150,7 @@ class SqliteStore:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        with self._transaction():
+        with transaction(self._connection):
             database = sqlite_utils.Database(self._connection)
             for record in RECORDS:
                 _extend(database, record)
@@ -251,6 +230,21 @@ class SqliteStore:
             )
 
 
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> "Iterator[None]":
+    """What is executed within stands or falls together."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors end the transaction themselves; one that cannot be rolled back now is at the next open.
+        with contextlib.suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        raise
+
+
 def delete_history(path: Path, keys: Iterable[RecordKey]) -> int:
     """Delete what happened to records that are gone, also while an aggregator writes; of how many there was any."""
     if not path.exists():
@@ -266,14 +260,12 @@ def _lock(path: Path) -> IO[str]:
     """Hold the database's lock file for as long as the store is open."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = lock_file(path).open("w")
+        lock = hold(path)
     except OSError as error:
         raise StoreError(
             f"database {path}: cannot write beside it: {error.strerror}; give another --data or --database"
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if lock is None:
         raise StoreError(f"database {path}: another aggregator is using it; end that one first") from None
     return lock
 

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 
+from telemetry.config import Retention
 from telemetry.errors import DamageError, TelemetryError
 from telemetry.stores.history import HOUR, Statement, Tier
 from telemetry.stores.history.horizon import Horizon
@@ -36,26 +37,16 @@ _EVENTS_A_STEP = 1_000
 _MOST_TOLD = 10
 _LAST = 2**62
 
-_END_OF_TIME = 2**62
-
 Transaction = Callable[[], AbstractContextManager[None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """How long what is kept, in seconds, by tier (events: as the summaries of an hour), and how many bytes at most."""
-
-    messages: float
-    five_minutes: float
-    hours: float
-    bytes: int
-
-    def seconds(self, tier: Tier) -> float:
-        """For how long what a tier holds is kept."""
-        return {Tier.MESSAGES: self.messages, Tier.FIVE_MINUTES: self.five_minutes, Tier.HOURS: self.hours}[tier]
-
-
 FOREVER = Retention(messages=1e9, five_minutes=1e9, hours=1e9, bytes=1 << 62)
+
+
+def _seconds(retention: Retention, tier: Tier) -> float:
+    """For how long what a tier holds is kept."""
+    kept = {Tier.MESSAGES: retention.messages, Tier.FIVE_MINUTES: retention.five_minutes, Tier.HOURS: retention.hours}
+    return kept[tier]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +80,7 @@ class Upkeep:
     ) -> None:
         self._connection, self._writer, self._transaction = connection, writer, transaction
         self._retention = retention
-        self._horizon = Horizon(connection, int(1000 * min(map(retention.seconds, Tier))))
+        self._horizon = Horizon(connection, int(1000 * min(_seconds(retention, tier) for tier in Tier)))
         self._steps: Iterator[None] | None = None
         self._due = self._learned = 0
         self._trouble = ""
@@ -123,7 +114,7 @@ class Upkeep:
     def _round(self, now: int) -> Iterator[None]:
         with self._transaction():
             time = self._horizon.look(now)
-        expiring = (self._expire(tier, time - int(1000 * self._retention.seconds(tier))) for tier in Tier)
+        expiring = (self._expire(tier, time - int(1000 * _seconds(self._retention, tier))) for tier in Tier)
         events = self._expire_events(time - int(1000 * self._retention.hours))
         # What makes room comes first: packing needs some.
         before = (self._delete_packed(), *expiring, events, self._fit())
@@ -146,7 +137,7 @@ class Upkeep:
     def pack_since(self, first: int) -> None:
         """Pack at once, however new they are, all rows of the streams that have one from a number on."""
         self._writer.be_sure()
-        age = _Age(_END_OF_TIME, _END_OF_TIME)
+        age = _Age(_LAST, _LAST)
         waiting = [stream for stream in self._writer.streams if stream.last >= first]
         pieces = (self._pack_stream(stream, stream.last, age) for stream in waiting)
         try:
