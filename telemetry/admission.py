@@ -66,7 +66,7 @@ class Admission:
         for name, value in values.items():
             declared = self._record.by_name.get(name)
             if declared is None:
-                if _FIELD_NAME.fullmatch(name) and has_no_null(value):
+                if _is_of_a_newer_version(name, value):
                     unknown.append(name)
                     admitted[name] = value
                 else:
@@ -91,11 +91,17 @@ def admit_snapshot(record: Record, values: Mapping[str, Any]) -> Mapping[str, Va
     """The values of a snapshot that are of the declared type, and those of fields that are not declared."""
     if _pass(_checks_of_all(record), values):
         return values
+    by_name = record.by_name
     return {
         name: value
         for name, value in values.items()
-        if (fits(record.by_name[name].type, value) if name in record.by_name else _FIELD_NAME.fullmatch(name))
+        if (fits(by_name[name].type, value) if name in by_name else _is_of_a_newer_version(name, value))
     }
+
+
+def _is_of_a_newer_version(name: str, value: object) -> bool:
+    """Whether what is not declared here may be a field of another version's declaration."""
+    return _FIELD_NAME.fullmatch(name) is not None and has_no_null(value)
 
 
 @cache

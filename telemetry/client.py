@@ -12,20 +12,21 @@ import logging
 import queue
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 from telemetry.admission import admission, admit_snapshot
 from telemetry.errors import WireError
-from telemetry.fields import Value
+from telemetry.fields import Owner, Value
 from telemetry.follow import RecordCopy
 from telemetry.mqtt import BrokerUrl, Connected, Connection, Disconnected, Event, Message, Messages
-from telemetry.topics import Address, Channel, RecordKey, Topics
+from telemetry.topics import Channel, RecordKey, Topics
 from telemetry.wire import (
     Outgoing,
     PresenceState,
+    Snapshot,
     decode_change,
     decode_presence,
     decode_snapshot,
@@ -40,8 +41,7 @@ FIRST_ASK, LAST_ASK = 5.0, 60.0
 _MOST_HOSTS_ASKED = 50
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(NamedTuple):
     """A record that changed: all its fields as they are now, and the names of those that are different.
 
     `fields` is empty when the record was forgotten. `is_whole` is False while changes are known to be missing.
@@ -49,7 +49,7 @@ class Update:
 
     key: RecordKey
     fields: Mapping[str, Value]
-    changed: frozenset[str]
+    changed: Set[str]
     time: int
     is_whole: bool
 
@@ -140,9 +140,9 @@ class Fleet:
         with suppress(queue.Empty):
             event = self._inbox.get(timeout=timeout)
             with _collector_resting():
-                updates += self._take_in(event)
+                self._take_in(event, updates)
                 while True:
-                    updates += self._take_in(self._inbox.get_nowait())
+                    self._take_in(self._inbox.get_nowait(), updates)
         self._ask_for_what_is_missing(time.monotonic())
         return updates
 
@@ -159,65 +159,67 @@ class Fleet:
         """Wait until the broker has taken what was asked."""
         return self._connection.flush(timeout)
 
-    def _take_in(self, event: Event) -> list[Update]:
+    def _take_in(self, event: Event, updates: list[Update]) -> None:
         match event:
             case Messages():
-                return [update for message in event.messages for update in self._message(message)]
+                for message in event.messages:
+                    update = self._message(message)
+                    if update is not None:
+                        updates.append(update)
             case Connected():
                 self._is_connected, self._outage = True, None
             case Disconnected():
                 self._is_connected, self._outage = False, event.reason
-        return []
 
-    def _message(self, message: Message) -> list[Update]:
+    def _message(self, message: Message) -> Update | None:
         address = self._topics.parse(message.topic)
         if address is None:
-            return []
+            return None
+        channel, key, _, owner = address
         try:
-            match address.channel:
-                case Channel.SNAPSHOT if not message.payload:
-                    return self._forget(address.record)
-                case Channel.SNAPSHOT | Channel.CHANGE:
-                    changed = self._apply(address, message.payload)
-                    self._look_at(address.record)
-                    return [self._update(address.record, changed)] if changed else []
-                case Channel.PRESENCE if message.payload:
-                    self._presences[address.record] = decode_presence(message.payload).state
+            if channel is Channel.PRESENCE and message.payload:
+                self._presences[key] = decode_presence(message.payload).state
+            elif channel is Channel.SNAPSHOT:
+                return self._snapshot(key, message.payload) if message.payload else self._forget(key)
+            elif channel is Channel.CHANGE and owner is not None:
+                return self._change(key, owner, message.payload)
         except WireError as error:
             _log.debug("%s: %s", message.topic, error)
-        return []
+        return None
 
-    def _apply(self, address: Address, payload: bytes) -> set[str]:
-        copy = self._copies.get(address.record)
-        if copy is None:
-            copy = self._copies[address.record] = RecordCopy(address.record.record)
-        if address.channel is Channel.SNAPSHOT:
-            self._snapshots += 1
-            snapshot = decode_snapshot(payload)
-            return copy.apply_snapshot(snapshot._replace(values=admit_snapshot(address.record.record, snapshot.values)))
-        assert address.owner is not None
+    def _snapshot(self, key: RecordKey, payload: bytes) -> Update | None:
+        copy = self._copy(key)
+        self._snapshots += 1
+        values, time_, positions = decode_snapshot(payload)
+        admitted = admit_snapshot(key.record, values)
+        return self._update(key, copy, copy.apply_snapshot(Snapshot(admitted, time_, positions)))
+
+    def _change(self, key: RecordKey, owner: Owner, payload: bytes) -> Update | None:
+        copy = self._copy(key)
         change = decode_change(payload)
-        admitted = admission(address.record.record, address.owner).admit(change.values)
-        return copy.apply_change(address.owner, change._replace(values=admitted.values))
+        admitted = admission(key.record, owner).admit(change.values)
+        return self._update(key, copy, copy.apply_change(owner, change._replace(values=admitted.values)))
 
-    def _look_at(self, key: RecordKey) -> None:
-        if self._copies[key].is_whole:
-            self._missing.discard(key)
-        else:
-            self._missing.add(key)
+    def _copy(self, key: RecordKey) -> RecordCopy:
+        copy = self._copies.get(key)
+        if copy is None:
+            copy = self._copies[key] = RecordCopy(key.record)
+        return copy
 
-    def _forget(self, key: RecordKey) -> list[Update]:
+    def _forget(self, key: RecordKey) -> Update | None:
         self._missing.discard(key)
         copy = self._copies.pop(key, None)
         if copy is None:
-            return []
-        return [Update(key=key, fields={}, changed=frozenset(copy.fields), time=copy.time, is_whole=True)]
+            return None
+        return Update(key, {}, copy.fields.keys(), copy.time, is_whole=True)
 
-    def _update(self, key: RecordKey, changed: set[str]) -> Update:
-        copy = self._copies[key]
-        return Update(
-            key=key, fields=dict(copy.fields), changed=frozenset(changed), time=copy.time, is_whole=copy.is_whole
-        )
+    def _update(self, key: RecordKey, copy: RecordCopy, changed: Set[str]) -> Update | None:
+        is_whole = copy.is_whole
+        if is_whole:
+            self._missing.discard(key)
+        else:
+            self._missing.add(key)
+        return Update(key, copy.fields, changed, copy.time, is_whole) if changed else None
 
     def _ask_for_what_is_missing(self, now: float) -> None:
         self._asks = {key: self._asks.get(key, (now + FIRST_ASK, FIRST_ASK)) for key in self._missing}

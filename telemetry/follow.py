@@ -5,7 +5,7 @@ and the changes after it.
 """
 
 import bisect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from enum import Enum
 
 from telemetry.fields import Owner, Record, Value
@@ -193,9 +193,11 @@ class RecordCopy:
     Per sender: a snapshot's fields are taken when its position is not behind the copy's, a change when it is newer.
     """
 
+    __slots__ = ("_fields", "_gapped", "_positions", "_record", "_senders", "has_snapshot", "time")
+
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._fields: dict[str, Value] = {}
+        self._fields: Mapping[str, Value] = {}
         self._senders: dict[str, Owner] = {}
         self._positions: dict[Owner, Position] = {}
         self._gapped: set[Owner] = set()
@@ -204,7 +206,7 @@ class RecordCopy:
 
     @property
     def fields(self) -> Mapping[str, Value]:
-        """The fields by name."""
+        """The fields by name, as they are now: a later message makes others, and leaves these as they are."""
         return self._fields
 
     @property
@@ -217,52 +219,47 @@ class RecordCopy:
         """Whether a snapshot stands and no change is missing after it."""
         return self.has_snapshot and not self._gapped
 
-    def apply_snapshot(self, snapshot: Snapshot) -> set[str]:
+    def apply_snapshot(self, snapshot: Snapshot) -> Set[str]:
         """Take in a snapshot; the names of the fields that changed."""
-        before = self._fields
+        before, positions, stated = self._fields, self._positions, snapshot.positions
         senders = self._record.senders
-        refreshed = {owner for owner in senders if self._is_refreshed(owner, snapshot.positions.get(owner.value))}
-        if len(refreshed) == len(senders):
-            self._fields = dict(snapshot.values)
-        else:
-            self._refresh(refreshed, snapshot)
+        refreshed = [owner for owner in senders if self._is_refreshed(owner, stated.get(owner.value))]
+        self._fields = (
+            snapshot.values if len(refreshed) == len(senders) else self._refreshed(refreshed, snapshot.values)
+        )
         for owner in refreshed:
-            self._positions[owner] = snapshot.positions[owner.value]
+            positions[owner] = stated[owner.value]
             self._gapped.discard(owner)
         self.time, self.has_snapshot = snapshot.time, True
-        return {name for name in before.keys() | self._fields.keys() if before.get(name) != self._fields.get(name)}
+        return _changed(before, self._fields) if before else self._fields.keys()
 
-    def _refresh(self, senders: set[Owner], snapshot: Snapshot) -> None:
-        """Take the fields of some senders, and what no sender states."""
-        kept = set(self._record.senders) - senders
+    def _refreshed(self, senders: Collection[Owner], values: Mapping[str, Value]) -> Mapping[str, Value]:
+        """The fields with what a snapshot says of some senders, and with what no sender states."""
+        kept = set(self._record.senders).difference(senders)
         held = {name: value for name, value in self._fields.items() if self._sender_of(name) in kept}
-        declared = self._record.by_name.keys()
-        if snapshot.values.keys() <= declared and all(
-            snapshot.values.keys().isdisjoint(self._record.owned_by(owner)) for owner in kept
+        if values.keys() <= self._record.by_name.keys() and all(
+            values.keys().isdisjoint(self._record.owned_by(owner)) for owner in kept
         ):
-            self._fields = {**held, **snapshot.values}
-        else:
-            self._fields = held | {
-                name: value for name, value in snapshot.values.items() if self._sender_of(name) not in kept
-            }
+            return {**held, **values} if held else values
+        return held | {name: value for name, value in values.items() if self._sender_of(name) not in kept}
 
-    def apply_change(self, owner: Owner, change: Change) -> set[str]:
+    def apply_change(self, owner: Owner, change: Change) -> Set[str]:
         """Take in a change; the names of the fields that changed. Without a snapshot yet it is ignored."""
         held = self._positions.get(owner)
         if not self.has_snapshot or (held is not None and change.position <= held):
-            return set()
+            return frozenset()
         if held is None and not change.full:
             self._gapped.add(owner)
-            return set()
-        before = dict(self._fields)
+            return frozenset()
+        before = self._fields
         self._mark_gap(owner, change, held)
-        for name in self._replaced_by(owner, change):
-            self._fields.pop(name, None)
-        self._fields.update(change.values)
+        replaced = set(self._replaced_by(owner, change))
+        left = {name: value for name, value in before.items() if name not in replaced} if replaced else before
+        self._fields = {**left, **change.values}
         self._senders.update(dict.fromkeys(change.values, owner))
         self._positions[owner] = change.position
         self.time = change.time
-        return {name for name in before.keys() | change.values.keys() if before.get(name) != self._fields.get(name)}
+        return _changed(before, self._fields)
 
     def _is_refreshed(self, owner: Owner, position: Position | None) -> bool:
         held = self._positions.get(owner)
@@ -292,3 +289,9 @@ class RecordCopy:
         if not change.full:
             return change.gone
         return [name for name in self._fields if self._sender_of(name) is owner]
+
+
+def _changed(before: Mapping[str, Value], now: Mapping[str, Value]) -> set[str]:
+    """The names of the fields that are not as they were, or are gone, or new."""
+    changed = {name for name, value in now.items() if before.get(name) != value}
+    return changed | (before.keys() - now.keys())

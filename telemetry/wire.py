@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from telemetry.errors import WireError
-from telemetry.fields import DEEPEST, Record, Scalar, Value, has_no_null
+from telemetry.fields import Record, Scalar, Value
 
 LARGEST_PAYLOAD = 262_144
 """Bytes; the broker's message_size_limit."""
@@ -69,8 +69,7 @@ class PresenceState(Enum):
     LOST = "lost"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presence:
+class Presence(NamedTuple):
     """Whether an agent is there. `session` names one connection, so that the death of another is told apart.
 
     `next` is the position at which the full reports that follow begin; a will has none. `process` and its start
@@ -148,7 +147,7 @@ def encode_change(change: Change) -> bytes:
 
 
 def decode_change(payload: bytes) -> Change:
-    """A change, its values not yet held against the declaration: see `admit`."""
+    """A change, its values not yet held against the declaration: see `Admission`."""
     message = _object(payload)
     epoch, seq, time = message.pop("_epoch", None), message.pop("_seq", None), message.pop("_time", None)
     if seq.__class__ is not int or not 1 <= seq < _LARGEST_NUMBER:
@@ -177,23 +176,17 @@ def encode_snapshot(
 
 
 def decode_snapshot(payload: bytes) -> Snapshot:
-    """A snapshot."""
+    """A snapshot, its values not yet held against the declaration: see `admit_snapshot`."""
     message = _object(payload)
-    positions = message.get("_positions")
-    if not isinstance(positions, dict):
+    time, positions = message.pop("_time", None), message.pop("_positions", None)
+    if time.__class__ is not int or not 0 <= time <= _LATEST_TIME:
+        raise WireError("_time: expected Unix milliseconds, before the year 9000")
+    if positions.__class__ is not dict:
         raise WireError("_positions: expected an object")
-    time = _time(message, "_time")
-    values = message
-    for name in [name for name in message if name[:1] == "_"]:
-        del values[name]
-    may_be_deep = payload.count(b"[") + payload.count(b"{") > DEEPEST
-    if (may_be_deep or b"null" in payload) and not has_no_null(values):
-        raise WireError("null in a snapshot")
-    return Snapshot(
-        values=values,
-        time=time,
-        positions={sender: _position(position) for sender, position in positions.items()},
-    )
+    if "_" in map(_FIRST_CHARACTER, message):
+        for name in [name for name in message if name.startswith("_")]:
+            del message[name]
+    return Snapshot(message, time, {sender: _position(position) for sender, position in positions.items()})
 
 
 def encode_presence(presence: Presence) -> bytes:
@@ -404,7 +397,8 @@ def _names(message: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _position(value: object) -> Position:
-    match value:
-        case [int(epoch), int(seq)]:
+    if isinstance(value, list) and len(value) == 2:
+        epoch, seq = value
+        if epoch.__class__ is int and seq.__class__ is int:
             return Position(epoch, seq)
     raise WireError("_positions: expected pairs of epoch and seq")
