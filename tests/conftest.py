@@ -1,16 +1,20 @@
 """Fixtures: a real broker, and processes that end with their test."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from telemetry.errors import TelemetryError
 from telemetry.mosquitto import find_mosquitto
+from telemetry.simulate.lotus import SteppedClock
+from tests.fronts import START
 from tests.parts import FAST, Broker, Listener, Process
 from tests.secured import Secured, reachable_directory
 
 StartPart = Callable[..., Process]
+Ends = list[Callable[[], object]]
 
 
 def pytest_sessionstart() -> None:
@@ -71,3 +75,25 @@ def secured() -> Iterator[Secured]:
         broker = Secured(place).start()
         yield broker
         broker.end()
+
+
+@pytest.fixture(scope="module")
+def ending() -> Iterator[ThreadPoolExecutor]:
+    """Who ends what the tests began, while others go on: a server takes a moment to notice."""
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+@pytest.fixture
+def ends(ending: ThreadPoolExecutor) -> Iterator[Ends]:
+    """How what a test began is ended."""
+    pending: Ends = []
+    yield pending
+    for end in pending:
+        ending.submit(end)
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    """The clock of a simulated Lotus."""
+    return SteppedClock(START)

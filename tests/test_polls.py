@@ -6,7 +6,6 @@ import time
 import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,12 +35,12 @@ from telemetry.sources.lotus.environment import Environment
 from telemetry.sources.lotus.miner_info import SEALING_FIELDS
 from telemetry.sources.lotus.polls import Balances, Sealing, State, TaskQueues, Walk
 from telemetry.sources.lotus.queues import UNKNOWN_HOST
-from tests.test_environment import Front, change, fails
+from tests.conftest import Ends
+from tests.fronts import Front, change, fails
 
 STATED = set(MINER_INFO.owned_by(Owner.MINER))
 """The fields that Lotus tells of a miner."""
 
-START = 1_700_000_000.0
 SHORT, AMPLE = 0.2, 40.0
 
 SMALL = Scenario(description="with the least power that wins blocks", size=Size(hosts=2, sectors=400, sealing=30))
@@ -56,30 +55,6 @@ COUNT_FIELDS = {"liveSectors", "effectiveSectors", "errorSectors", "unprovenSect
 
 
 # --- a Lotus, and the sources of its miner
-
-Ends = list[Callable[[], object]]
-
-
-@pytest.fixture(scope="module")
-def ending() -> Iterator[ThreadPoolExecutor]:
-    """Who ends what the tests began, while others go on: a server takes a moment to notice."""
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
-
-
-@pytest.fixture
-def ends(ending: ThreadPoolExecutor) -> Iterator[Ends]:
-    """How what a test began is ended."""
-    pending: Ends = []
-    yield pending
-    for end in pending:
-        ending.submit(end)
-
-
-@pytest.fixture
-def clock() -> SteppedClock:
-    return SteppedClock(START)
-
 
 StartLotus = Callable[..., Lotus]
 
