@@ -135,6 +135,17 @@ class Intervals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """`[log]`: from which level on is told what happens, and in which form.
+
+    `auto` is text on a terminal, journald's form where that reads, and otherwise one JSON object a line.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json", "journal"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
     """`[sources.NAME]`: seconds between samples (0: the usual), and how long one may take (unset: the usual)."""
 
@@ -159,6 +170,7 @@ class Settings:
     topics: Prefixes = field(default_factory=Prefixes)
     intervals: Intervals = field(default_factory=Intervals)
     lotus: Lotus = field(default_factory=Lotus)
+    log: Log = field(default_factory=Log)
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     deadbands: Mapping[str, float] = field(default_factory=dict)
     hosts: Mapping[str, str] = field(default_factory=dict)

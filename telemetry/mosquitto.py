@@ -4,13 +4,13 @@ Started as root it runs as its own user, to whom its files belong.
 """
 
 import fcntl
+import logging
 import os
 import pwd
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -27,6 +27,8 @@ from telemetry.security.registry import (
     Registry,
     Served,
 )
+
+_log = logging.getLogger(__name__)
 
 _DIRECTORIES = "/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin"
 _USER = "mosquitto"
@@ -71,7 +73,7 @@ def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "")
         raise TelemetryError(f"{directory}: {error.strerror}; give a --data that can be written") from None
     _allow_connections(connections)
     if os.geteuid() == 0 and user is None:
-        sys.stderr.write(f"broker: runs as root: no user {_USER} that could write {directory}\n")
+        _log.warning("runs as root: no user %s that could write %s", _USER, directory)
 
     def give_up_root() -> None:
         if user is not None:

@@ -26,6 +26,7 @@ LAYERS = (
         "mqtt",
         "stores",
         "processes",
+        "logs",
         "mosquitto",
         "simulate",
         "broker",

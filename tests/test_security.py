@@ -236,7 +236,7 @@ def test_two_agents_of_one_bundle_both_say_so_and_the_later_one_waits(
         assert first.terminate() == 0
         told = "looking whether the other agent is gone; taking its place"
         wait_for(lambda: told in other.text, seconds=60, what=other.text)
-        wait_for(lambda: other.text.rstrip().endswith("connected as f01234.twin"), seconds=20, what=other.text)
+        wait_for(lambda: "connected as f01234.twin" in other.text.splitlines()[-1], seconds=20, what=other.text)
     finally:
         other.end()
     assert aggregator.is_running

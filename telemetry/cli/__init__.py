@@ -77,17 +77,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except TelemetryError as error:
-        print(f"telemetry: {error}", file=sys.stderr)
+        _tell_end(error)
         return error.exit_status
     except BrokenPipeError:
         # The reader of our output, such as head, has seen enough; nothing more may be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"telemetry: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        _tell_end(TelemetryError(f"{error.filename or 'output'}: {error.strerror or error}"))
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _tell_end(error: TelemetryError) -> None:
+    from telemetry.logs import tell_end  # noqa: PLC0415  # for errors only
+
+    tell_end(error)
 
 
 def _run(words: list[str]) -> int:

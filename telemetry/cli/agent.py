@@ -12,10 +12,10 @@ from telemetry.agent.place import Connect
 from telemetry.agent.plans import host_plans, miner_plans, require_known_names
 from telemetry.agent.sampler import Plan
 from telemetry.cli.identity import MINER_HELP, host_name, is_miner_host, learn_miner
-from telemetry.cli.logs import start_logging
 from telemetry.cli.options import Chosen, add_broker, add_common, chosen
 from telemetry.errors import UsageError
 from telemetry.fields import Owner
+from telemetry.logs import start_logging
 from telemetry.mqtt import BrokerUrl, Connection
 from telemetry.processes import keep_memory_small
 from telemetry.topics import MINER_AGENT, AgentKey, RecordKey, require_host_name
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Sample until Ctrl-C or SIGTERM."""
     keep_memory_small()
     choice = chosen(arguments)
-    start_logging("agent")
+    start_logging("agent", choice.settings.log)
     require_known_names(choice.settings)
     host, stop = host_name(choice.settings), AgentStop()
     miner = learn_miner(choice, stop.wait, _log.warning)

@@ -5,8 +5,8 @@ import gc
 import signal
 
 from telemetry.aggregator.run import Aggregator
-from telemetry.cli.logs import start_logging
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
+from telemetry.logs import start_logging
 from telemetry.mqtt import Connection
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import require_host_name
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Mirror until Ctrl-C or SIGTERM."""
     choice = chosen(arguments)
-    start_logging("aggregator")
+    start_logging("aggregator", choice.settings.log)
     url = choice.aggregators_broker
     store = SqliteStore(choice.database, choice.settings.history)
     aggregator = Aggregator(

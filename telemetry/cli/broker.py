@@ -4,17 +4,20 @@ By itself on loopback and without credentials; beyond loopback, with TLS and cre
 """
 
 import argparse
-import sys
+import logging
 from pathlib import Path
 
 from telemetry.access import require_name
 from telemetry.cli.options import DEFAULT_DATA, add_common, chosen
 from telemetry.errors import TelemetryError, UsageError
+from telemetry.logs import start_logging
 from telemetry.mosquitto import prepare_directory, run_mosquitto
 from telemetry.processes import require_free
 from telemetry.security.expiry import format_day
 from telemetry.security.registry import CLIENT_AUTHORITY, Registry, Served
 from telemetry.security.reload import reload_broker
+
+_log = logging.getLogger(__name__)
 
 _IN_SO_MANY_WORDS = "--without-tls-and-credentials"
 
@@ -73,9 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     choice = chosen(arguments)
     registry = Registry(choice.data)
     _require_said(arguments, registry)
+    start_logging("broker", choice.settings.log)
     require_free(arguments.port)
     if not arguments.quiet:
-        print(f"broker: {_where(arguments, registry)}", file=sys.stderr, flush=True)
+        _log.info("%s", _where(arguments, registry))
     run_mosquitto(
         choice.data,
         port=arguments.port,

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 from telemetry.cli.foreground import Stop
-from telemetry.cli.logs import start_logging
 from telemetry.cli.options import Chosen
 from telemetry.errors import UsageError
+from telemetry.logs import start_logging
 from telemetry.simulate.accounts import MINER
 from telemetry.simulate.fleet import Fleet, Pace
 from telemetry.topics import require_host_name
@@ -22,7 +22,7 @@ _SHOW_INTERVAL, _SHOW_INTERVAL_IN_A_FILE = 1.0, 10.0
 
 def run_light_fleet(choice: Chosen, *, hosts: int, rate: float | None, seed: int) -> None:
     """Run until Ctrl-C or SIGTERM."""
-    start_logging("fleet")
+    start_logging("fleet", choice.settings.log)
     logging.getLogger("telemetry.publish").setLevel(logging.WARNING)
     stop = Stop()
     url = choice.broker

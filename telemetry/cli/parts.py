@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from telemetry.config import VARIABLE_PREFIX
 from telemetry.errors import TelemetryError
 from telemetry.processes import END_WITH_PARENT, answers, free_port, require_free
 from telemetry.security.registry import Registry
@@ -18,6 +19,9 @@ _START_TIMEOUT = 15.0
 _STOP_TIMEOUT = 6.0
 _FIRST_DELAY, _LAST_DELAY = 0.5, 10.0
 _RAN_WELL = 30.0
+_LOG_FORMAT = f"{VARIABLE_PREFIX}LOG_FORMAT"
+"""What a part writes into a file of the data directory is for a person."""
+
 _CANNOT_RUN = 10.0
 """Seconds: a part that ends within them with an error of its own would do so again."""
 
@@ -39,7 +43,11 @@ class Part:
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(_open_log(self._log)) if self._log else None
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | ({_LOG_FORMAT: "text"} if log else {}),
             )
 
     @property

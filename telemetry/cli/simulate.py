@@ -22,13 +22,13 @@ from telemetry.agent.sampler import Plan
 from telemetry.cli.agent import AgentStop, make_agent, run_agents
 from telemetry.cli.foreground import Stop, held, look_after, require_writable
 from telemetry.cli.light_fleet import run_light_fleet
-from telemetry.cli.logs import start_logging
 from telemetry.cli.options import Chosen, add_broker, add_common, chosen
 from telemetry.cli.parts import Part, log_file, start_broker, stop_parts
 from telemetry.cli.tables import Cell, console, format_value, make_table, print_table, state_text
 from telemetry.config import Settings
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.fields import Owner
+from telemetry.logs import start_logging
 from telemetry.records import MINER_INFO, WORKER_INFO
 from telemetry.simulate.accounts import MINER
 from telemetry.simulate.hardware import SimulatedHardware
@@ -85,7 +85,7 @@ def _run_fleet(choice: Chosen, arguments: argparse.Namespace) -> int:
     if _is_light(arguments):
         run_light_fleet(choice, hosts=arguments.hosts, rate=arguments.rate, seed=arguments.seed)
         return 0
-    start_logging("fleet")
+    start_logging("fleet", choice.settings.log)
     # As many agents would say the same.
     logging.getLogger("telemetry.agent").setLevel(logging.WARNING)
     stop = AgentStop()

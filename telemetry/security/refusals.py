@@ -6,12 +6,12 @@ minute. It never makes the broker wait: what it does not read in time is dropped
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import resource
 import select
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +22,8 @@ import orjson
 from telemetry.access import User, rules_of
 from telemetry.security.files import write_private
 from telemetry.topics import Topics
+
+_log = logging.getLogger(__name__)
 
 REFUSED = "refused.json"
 """In the broker's directory: what was refused since it started, for `telemetry check`."""
@@ -167,8 +169,7 @@ def _without_time(line: str) -> str:
 
 def _print(lines: Iterator[str]) -> None:
     for line in lines:
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} broker {line}\n")
-        sys.stderr.flush()
+        _log.log(logging.ERROR if line.startswith("Error") else logging.WARNING, "%s", line)
 
 
 def _keep(directory: Path, refusals: Refusals) -> None:
