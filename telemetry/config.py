@@ -5,7 +5,8 @@ that tells the nearest known one. No I/O here: text and mappings come in.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,9 @@ _T = TypeVar("_T")
 VARIABLE_PREFIX = "TELEMETRY_"
 
 _MOST_COUNTED = 2**53
+
+_TAKEN_UP = re.compile(r"(intervals|deadbands|log)\..*|sources\..*\.interval")
+"""The settings that a part takes up while it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +198,22 @@ def read_settings(
         merged = _merge(merged, table)
     merged = _merge(_merge(merged, _variables(environ)), options)
     return _build(Settings, merged, path="")
+
+
+def differences(before: Settings, after: Settings) -> tuple[list[str], list[str]]:
+    """The names of what differs: what a part that runs can take up, and what only one that starts can."""
+    old, new = (dict(_flat(dataclasses.asdict(one))) for one in (before, after))
+    differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    taken = [name for name in differing if _TAKEN_UP.fullmatch(name)]
+    return taken, [name for name in differing if name not in taken]
+
+
+def _flat(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
 
 
 def _parse(text: str, file: str) -> Table:

@@ -22,10 +22,10 @@ class FlaggedValues:
 
     def __init__(self, fields: Mapping[str, Field], deadbands: Mapping[str, Deadband] | None = None) -> None:
         self._fields = fields
-        self._deadbands = {name: field.deadband for name, field in fields.items()} | dict(deadbands or {})
         self._current: dict[str, Value] = {}
         self._taken: dict[str, Value] = {}
         self._flagged: set[str] = set()
+        self.replace_deadbands(deadbands or {})
 
     @property
     def changed(self) -> bool:
@@ -36,6 +36,12 @@ class FlaggedValues:
     def taken(self) -> Mapping[str, Value]:
         """What the reader holds: the values last taken. A full report carries these."""
         return self._taken
+
+    def replace_deadbands(self, deadbands: Mapping[str, Deadband]) -> None:
+        """Go by other deadbands from now on, as to what is not taken yet too."""
+        given = {name: deadband for name, deadband in deadbands.items() if name in self._fields}
+        self._deadbands = {name: field.deadband for name, field in self._fields.items()} | given
+        self.update(dict(self._current))
 
     def update(self, values: Mapping[str, Value]) -> None:
         """Take in sampled values."""

@@ -28,11 +28,10 @@ def start_logging(part: str, chosen: Log) -> None:
 
 def tell_end(error: Exception) -> None:
     """Say why this process ends: in its log where it has one that a program reads, else as a person reads it."""
-    formatter = logging.root.handlers[0].formatter if logging.root.handlers else None
-    if formatter is None or isinstance(formatter, _Text):
-        sys.stderr.write(f"telemetry: {error}\n")
-    else:
+    if any(isinstance(handler.formatter, _Json | _Journal) for handler in logging.root.handlers):
         logging.getLogger("telemetry").error("%s", error)
+    else:
+        sys.stderr.write(f"telemetry: {error}\n")
 
 
 def _formatter(part: str, chosen: Log) -> logging.Formatter:

@@ -96,7 +96,7 @@ class Publisher:
         version: str = "",
     ) -> None:
         self.key, self.topics, self._intervals, self._spool = key, topics, intervals, spool
-        self._deadbands = {name: Deadband(absolute=value) for name, value in (deadbands or {}).items()}
+        self._deadbands = _absolute(deadbands or {})
         self._aggregators, self._dice = tuple(aggregators), dice
         self._process, self._since, self._version = process, since, version
         self._numbering = Numbering(spool.epoch, spool.next)
@@ -150,6 +150,14 @@ class Publisher:
     def _report(self, record: RecordKey, owner: Owner) -> Report:
         fields = record.record.owned_by(owner)
         return Report(record, self.topics.change(record, owner), fields, self._deadbands)
+
+    def retune(self, intervals: Intervals, deadbands: Mapping[str, float], now: float) -> None:
+        """Go by other intervals and deadbands from now on."""
+        self._intervals, self._deadbands = intervals, _absolute(deadbands)
+        self._stall = STALL * intervals.acknowledge
+        for report in (self.own, *self._others.values()):
+            report.values.replace_deadbands(self._deadbands)
+            report.full_due = min(report.full_due, self._next_full(now))
 
     def _reports(self) -> Iterator[Report]:
         """Those of which something is known."""
@@ -357,10 +365,13 @@ class Publisher:
             report.pushed = now
         self._write(report, report.values.taken, now, full=True)
         report.was_full = True
-        # Agents that started together must not report together for ever.
-        report.full_due = now + self._intervals.full * self._dice.uniform(0.8, 1.2)
+        report.full_due = self._next_full(now)
         if report.has_ended:
             self._others = {host: one for host, one in self._others.items() if one is not report}
+
+    def _next_full(self, now: float) -> float:
+        # Agents that started together must not report together for ever.
+        return now + self._intervals.full * self._dice.uniform(0.8, 1.2)
 
     def _write(
         self,
@@ -460,6 +471,10 @@ class _Late:
         self.after, self.below, self.due = 0, below, due
         self.on_the_way = 0
         self.has_said_first = False
+
+
+def _absolute(deadbands: Mapping[str, float]) -> dict[str, Deadband]:
+    return {name: Deadband(absolute=value) for name, value in deadbands.items()}
 
 
 def _through(ack: Ack | None, epoch: int) -> int:

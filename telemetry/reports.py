@@ -54,7 +54,7 @@ class Report:
         self, record: RecordKey, topic: str, fields: Mapping[str, Field], deadbands: Mapping[str, Deadband]
     ) -> None:
         self.record, self.topic = record, topic
-        self.values = FlaggedValues(fields, {name: one for name, one in deadbands.items() if name in fields})
+        self.values = FlaggedValues(fields, deadbands)
         self.time = 0
         self.is_known = self.has_ended = self.was_full = False
         self.pushed = self.full_due = float("-inf")

@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import SystemRandom
 from secrets import token_hex
+from typing import TypeAlias
 
 from telemetry import __version__, mqtt
 from telemetry.agent.place import Connect, Place
+from telemetry.agent.plans import retimed
 from telemetry.agent.report import Intake, ProblemLog
 from telemetry.agent.sampler import SECOND_SAMPLE, Plan, Sampler, Samples
 from telemetry.agent.spool import SpoolFile
 from telemetry.agent.state import HostFile
-from telemetry.config import Intervals
+from telemetry.config import Intervals, Settings
 from telemetry.errors import WireError
 from telemetry.fields import Owner
 from telemetry.processes import give_memory_back
@@ -25,6 +27,8 @@ from telemetry.publish import Publisher
 from telemetry.topics import AgentKey, Topics
 
 _log = logging.getLogger(__name__)
+
+_Event: TypeAlias = mqtt.Event | Samples | Settings
 
 _LONGEST_SLEEP = 60.0
 _SIGNS_OF_LIFE = 3.0
@@ -71,10 +75,9 @@ class Agent:
             # What was told of it has to be told anew, or taken back.
             self._publisher.host_report(host)
         self._intake, self._problems = Intake(self._publisher), ProblemLog()
-        self._inbox: queue.SimpleQueue[mqtt.Event | Samples | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
+        self._plans = plans
         self._sampler = Sampler(plans, self._inbox.put)
-        # So long nothing may come of any source before the agent is silent too: it would say that all is as it was.
-        self._patience = max(intervals.stale, _SIGNS_OF_LIFE * max((plan.interval for plan in plans), default=0.0))
         self._sampled = self._began
         self._stopping, self._is_new = False, True
         self._place: Place | None = None
@@ -83,6 +86,10 @@ class Agent:
     def deliver(self, event: mqtt.Event) -> None:
         """Hand an event to the agent, from any thread."""
         self._inbox.put(event)
+
+    def retune(self, settings: Settings) -> None:
+        """Go by the intervals and deadbands of other settings from now on; from any thread."""
+        self._inbox.put(settings)
 
     def stop(self) -> None:
         """End `run`; safe in a signal handler."""
@@ -104,7 +111,7 @@ class Agent:
         self._place.close()
         self._spool.close()
 
-    def _next_event(self) -> mqtt.Event | Samples | None:
+    def _next_event(self) -> _Event | None:
         assert self._place is not None
         known = (self._sampler.next_deadline(), self._publisher.next_due(), self._place.next_due())
         due = [one for one in known if one is not None]
@@ -114,8 +121,10 @@ class Agent:
         except queue.Empty:
             return None
 
-    def _take_in(self, event: mqtt.Event | Samples) -> None:
+    def _take_in(self, event: _Event) -> None:
         match event:
+            case Settings():
+                self._go_by(event)
             case tuple():
                 self._take_samples(event)
             case mqtt.Connected():
@@ -128,6 +137,13 @@ class Agent:
             case mqtt.Messages():
                 for message in event.messages:
                     self._receive(message)
+
+    def _go_by(self, settings: Settings) -> None:
+        assert self._place is not None
+        self._intervals, self._plans = settings.intervals, retimed(self._plans, settings)
+        self._sampler.retime(self._plans)
+        self._publisher.retune(settings.intervals, settings.deadbands, time.monotonic())
+        self._place.retune(settings.intervals)
 
     def _connected(self, session: str) -> None:
         assert self._place is not None
@@ -159,6 +175,11 @@ class Agent:
         if self._is_new and self._publisher.is_online:
             self._is_new = False
             give_memory_back()
+
+    @property
+    def _patience(self) -> float:
+        # So long nothing may come of any source before the agent is silent too: it would say that all is as it was.
+        return max(self._intervals.stale, _SIGNS_OF_LIFE * max((plan.interval for plan in self._plans), default=0.0))
 
     def _take_samples(self, samples: Samples) -> None:
         for sampled in samples:

@@ -56,6 +56,10 @@ class Place:
         if self._link is not None:
             self._link.close(_CLOSE_TIMEOUT)
 
+    def retune(self, intervals: Intervals) -> None:
+        """Go by other intervals from now on."""
+        self._intervals = intervals
+
     def look(self, now: float) -> None:
         """Give the place up to a rival that was there before, or take it when that is gone."""
         if self.is_waiting:

@@ -4,7 +4,8 @@ The sources of Lotus, and what they import, are loaded only where there is a Lot
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from telemetry.agent.sampler import Plan
@@ -83,6 +84,19 @@ def miner_plans(settings: Settings, miner: str, environ: Mapping[str, str] = os.
             retry=tick,
         )
         for source in sources
+    ]
+
+
+def retimed(plans: Sequence[Plan], settings: Settings) -> list[Plan]:
+    """The same sources, each at the interval of other settings."""
+    tick = _interval(settings, "lotus")
+    return [
+        replace(
+            plan,
+            interval=_interval(settings, plan.source.name),
+            retry=None if plan.retry is None else tick,
+        )
+        for plan in plans
     ]
 
 

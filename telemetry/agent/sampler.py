@@ -100,6 +100,22 @@ class Sampler:
             self._add_job(together, trigger="interval", seconds=tick, start_date=now + timedelta(seconds=second))
         self._scheduler.start()
 
+    def retime(self, plans: Sequence[Plan]) -> None:
+        """Sample the same sources at other intervals from now on; the next sample comes no later than it would have."""
+        due: dict[str, datetime] = {}
+        for job in self._scheduler.get_jobs():
+            for plan in job.args[0]:
+                due[plan.source.name] = min(job.next_run_time, due.get(plan.source.name, job.next_run_time))
+            job.remove()
+        with self._lock:
+            self._plans = {plan.source.name: plan for plan in plans}
+            self._left_alone.clear()
+        now = datetime.now(UTC)
+        for tick in sorted({plan.tick for plan in plans}):
+            together = [plan for plan in plans if plan.tick == tick]
+            start = min([now + timedelta(seconds=tick), *(due[plan.source.name] for plan in together)])
+            self._add_job(together, trigger="interval", seconds=tick, start_date=start)
+
     def stop(self) -> None:
         """End; samples under way are abandoned."""
         self._scheduler.shutdown(wait=False)

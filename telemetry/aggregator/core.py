@@ -176,6 +176,14 @@ class Core:
             for agent in [agent for agent in self._agents.values() if agent.due <= now]:
                 self._look_at(agent, now)
 
+    def retune(self, intervals: Intervals, now: float) -> None:
+        """Go by other intervals from now on."""
+        self._intervals = intervals
+        self._snapshots.retune(spacing=intervals.snapshot, refresh=intervals.refresh, now=now)
+        for agent in self._agents.values():
+            agent.ack_due = min(agent.ack_due, now + intervals.acknowledge)
+            agent.wake()
+
     def health(self) -> dict[str, int]:
         """What was counted since the start, and how the fleet is: agents by state, and those that are asked."""
         states = Counter(agent.state for agent in self._agents.values())

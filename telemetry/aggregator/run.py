@@ -6,7 +6,7 @@ import time
 
 from telemetry import __version__, mqtt
 from telemetry.aggregator.core import Core
-from telemetry.config import Intervals
+from telemetry.config import Intervals, Settings
 from telemetry.errors import StoreBusyError
 from telemetry.stores import Batch, Store
 from telemetry.topics import Topics
@@ -39,7 +39,7 @@ class Aggregator:
         self._core = Core(
             name=name, topics=topics, intervals=intervals, stored=store.load(), now=time.monotonic(), time=_now()
         )
-        self._inbox: queue.SimpleQueue[mqtt.Event | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[mqtt.Event | Settings | None] = queue.SimpleQueue()
         self._health_due, self._health_interval = time.monotonic(), intervals.refresh
         self._maintained, self._has_upkeep = time.monotonic(), False
         self._stopping = False
@@ -62,6 +62,10 @@ class Aggregator:
     def deliver(self, event: mqtt.Event) -> None:
         """Hand an event to the aggregator, from any thread."""
         self._inbox.put(event)
+
+    def retune(self, settings: Settings) -> None:
+        """Go by the intervals of other settings from now on; from any thread."""
+        self._inbox.put(settings)
 
     def stop(self) -> None:
         """End `run`; safe in a signal handler."""
@@ -102,9 +106,17 @@ class Aggregator:
                     self._connected(link, event.session)
                 case mqtt.Disconnected():
                     self._disconnected(event.reason)
+                case Settings():
+                    self._go_by(event.intervals)
             left = max(0.0, deadline - time.monotonic())
             timeout = left if size < SMALLEST_WINDOW else min(QUIET, left)
         return batch
+
+    def _go_by(self, intervals: Intervals) -> None:
+        now = time.monotonic()
+        self._core.retune(intervals, now)
+        self._health_interval = intervals.refresh
+        self._health_due = min(self._health_due, now + intervals.refresh)
 
     def _maintain(self) -> None:
         """Let the store do some upkeep, when nothing waits, or for a second nothing was done."""

@@ -23,6 +23,13 @@ class SnapshotSchedule:
         # Keys cannot be put in order: a miner's has no host name.
         self._order = itertools.count()
 
+    def retune(self, *, spacing: float, refresh: float, now: float) -> None:
+        """Go by another spacing from now on, and refresh in another time."""
+        self._spacing, self._refresh = spacing, refresh
+        waiting, self._changed, self._queue = self._changed, {}, []
+        for key in waiting:
+            self.changed(key, now)
+
     def changed(self, key: RecordKey, now: float) -> None:
         """The record is different: publish it as soon as the spacing allows."""
         if key not in self._changed:

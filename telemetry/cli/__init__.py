@@ -46,6 +46,9 @@ SERVERS = {"up", "agent", "aggregator", "broker", "simulate"}
 """Commands that run until Ctrl-C or SIGTERM, and end with status 0."""
 
 
+RELOADING = {"agent", "aggregator"}
+"""Those that take SIGHUP for "read the settings anew" once they run, also when it came earlier."""
+
 _AGO = re.compile(r"-[\d.]+(ms|[smhdw]).*")
 
 
@@ -111,6 +114,8 @@ def _run(words: list[str]) -> int:
         # Until it has its own handlers: nothing was begun that would have to be ended.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(0))
+    if name in RELOADING:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     module: Command = import_module(f"telemetry.cli.{_MODULES.get(name, name)}")
     parser = _Parser(prog=f"telemetry {name}", description=module.__doc__)
     module.add_arguments(parser)

@@ -13,6 +13,8 @@ from telemetry.agent.plans import host_plans, miner_plans, require_known_names
 from telemetry.agent.sampler import Plan
 from telemetry.cli.identity import MINER_HELP, host_name, is_miner_host, learn_miner
 from telemetry.cli.options import Chosen, add_broker, add_common, chosen
+from telemetry.cli.reload import Reload
+from telemetry.config import Settings
 from telemetry.errors import UsageError
 from telemetry.fields import Owner
 from telemetry.logs import start_logging
@@ -39,10 +41,18 @@ def run(arguments: argparse.Namespace) -> int:
     start_logging("agent", choice.settings.log)
     require_known_names(choice.settings)
     host, stop = host_name(choice.settings), AgentStop()
+    reload = Reload("agent", arguments, choice, require_known_names)
     miner = learn_miner(choice, stop.wait, _log.warning)
     if miner is not None:
-        run_agents(_agents(choice, RecordKey(miner, host)), choice, stop)
+        agents = _agents(choice, RecordKey(miner, host))
+        reload.hand_to(lambda settings: _retune(agents, settings))
+        run_agents(agents, choice, stop)
     return 0
+
+
+def _retune(agents: Sequence[Agent], settings: Settings) -> None:
+    for agent in agents:
+        agent.retune(settings)
 
 
 def _agents(choice: Chosen, host: RecordKey) -> list[Agent]:

@@ -6,6 +6,7 @@ import signal
 
 from telemetry.aggregator.run import Aggregator
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
+from telemetry.cli.reload import Reload
 from telemetry.logs import start_logging
 from telemetry.mqtt import Connection
 from telemetry.stores.sqlite import SqliteStore
@@ -26,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Mirror until Ctrl-C or SIGTERM."""
     choice = chosen(arguments)
     start_logging("aggregator", choice.settings.log)
+    reload = Reload("aggregator", arguments, choice, lambda _: None)
     url = choice.aggregators_broker
     store = SqliteStore(choice.database, choice.settings.history)
     aggregator = Aggregator(
@@ -36,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: aggregator.stop())
+    reload.hand_to(aggregator.retune)
     connection = Connection(
         url,
         client_id=aggregator.client_id,
