@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,23 @@ def copy_database(database: Path, target: Path, advance: Callable[[int, int], No
                 _require_whole(copy, database)
         except sqlite3.OperationalError as error:
             raise StoreError(f"copy of {database}: {error}; nothing was changed") from None
+
+
+def copy_beside(database: Path, target: Path) -> None:
+    """The same to a file beside it, in the place of what is there; StoreError where that fails."""
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        partial.unlink(missing_ok=True)
+        partial.touch(0o600)
+        copy_database(database, partial, lambda _done, _all: None)
+        partial.chmod(stat.S_IMODE(database.stat().st_mode))
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        raise StoreError(f"copy of {database}: {error.strerror}; nothing was changed") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class _Pace:

@@ -7,19 +7,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import orjson
 import sqlite_utils
 
 from telemetry.config import Retention
 from telemetry.errors import DamageError, StoreBusyError, StoreError, UsageError
-from telemetry.fields import Owner, Record
+from telemetry.fields import Record
 from telemetry.records import RECORDS
 from telemetry.render.sql import columns
-from telemetry.stores import Batch, HistoryRow, Stored
+from telemetry.stores import Batch, Stored
 from telemetry.stores.history.horizon import SCHEMA as CLOCK
 from telemetry.stores.history.rows import SAVE, is_damage, telling_damage
 from telemetry.stores.history.upkeep import FOREVER, Upkeep
 from telemetry.stores.history.writing import SCHEMA, HistoryWriter, delete_record
+from telemetry.stores.migration import keep_copy, set_aside, take_over
 from telemetry.stores.mirror_rows import AGENT_COLUMNS, POSITION_COLUMNS, AgentTables, RecordTable, insertion
 from telemetry.stores.reading import Reader
 from telemetry.stores.rows import (
@@ -29,13 +29,10 @@ from telemetry.stores.rows import (
 )
 from telemetry.stores.state import layout
 from telemetry.topics import RecordKey
-from telemetry.wire import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_UNPACKED_VERSION = 1
-_ROWS_AT_ONCE = 1000
 _PATIENCE = 5_000
 """Milliseconds for which a commit waits for another writer."""
 
@@ -59,11 +56,14 @@ class SqliteStore:
     def __init__(self, path: Path, retention: Retention = FOREVER) -> None:
         self._path = path
         self._lock = _lock(path)
-        with self._opening():
+        with contextlib.ExitStack() as on_failure, self._opening():
+            on_failure.callback(self._lock.close)
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=_PATIENCE / 1000)
+            on_failure.callback(self._connection.close)
             self._connection.row_factory = sqlite3.Row
             self._prepare()
             self._history = HistoryWriter(self._connection)
+            on_failure.pop_all()
         self._upkeep = Upkeep(self._connection, self._history, self._at_once, retention)
         self._records = {record: RecordTable(self._connection, record) for record in RECORDS}
         self._agents = AgentTables(self._connection)
@@ -119,10 +119,7 @@ class SqliteStore:
         try:
             yield
         except (sqlite3.Error, ValueError) as error:
-            saved = f"{SAVE}; " if isinstance(error, sqlite3.Error) and is_damage(error) else ""
-            raise StoreError(
-                f"database {self._path}: {error}; {saved}put back a copy, or move it away, or give another --database"
-            ) from None
+            raise StoreError(f"database {self._path}: {error}; {_remedy(error)}") from None
 
     @contextmanager
     def _at_once(self) -> "Iterator[None]":
@@ -145,61 +142,42 @@ class SqliteStore:
 
     def _prepare(self) -> None:
         self._require_ours()
+        version = self._pragma("user_version")
+        is_old = 0 < version < SCHEMA_VERSION
+        if is_old:
+            keep_copy(self._path, version)
         self._connection.execute("PRAGMA journal_mode = WAL")
         # Batches make it free, and what was acknowledged survives a loss of power.
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         with transaction(self._connection):
+            if is_old:
+                set_aside(self._connection)
             database = sqlite_utils.Database(self._connection)
             for record in RECORDS:
                 _extend(database, record)
                 self._keep_layout(record)
-            self._make_agents(database)
+            _make(database, "agents", AGENT_COLUMNS, "id")
+            _make(database, "positions", POSITION_COLUMNS, "id")
+            self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS agents_by_key ON agents (minerId, agent)")
             for name, kinds in (("events", _EVENT_COLUMNS), ("rejected", _REJECTED_COLUMNS)):
                 _make(database, name, {"id": int} | kinds, "id")
-            self._prepare_history()
+            for statement in (*SCHEMA.split(";"), CLOCK):
+                self._connection.execute(statement)
+            if is_old:
+                take_over(self._connection)
             if not database.table("mirrored").exists():
                 self._connection.execute("CREATE TABLE mirrored (history INTEGER)")
                 self._connection.execute("INSERT INTO mirrored SELECT coalesce(max(id), 0) FROM history")
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _prepare_history(self) -> None:
-        is_old = self._pragma("user_version") == _UNPACKED_VERSION
-        if is_old:
-            self._connection.execute("ALTER TABLE history RENAME TO unpacked_history")
-        for statement in (*SCHEMA.split(";"), CLOCK):
-            self._connection.execute(statement)
-        if is_old:
-            writer = HistoryWriter(self._connection)
-            rows = self._connection.execute("SELECT * FROM unpacked_history ORDER BY id")
-            while some := rows.fetchmany(_ROWS_AT_ONCE):
-                writer.append([_unpacked_row(row) for row in some])
-            self._connection.execute("DROP TABLE unpacked_history")
-
     def _keep_layout(self, record: Record) -> None:
         """Note what the numbers of a `_state` that is written now stand for."""
         today = layout(record)
         self._connection.execute("CREATE TABLE IF NOT EXISTS layouts (number INTEGER PRIMARY KEY, names TEXT)")
         self._connection.execute("INSERT OR IGNORE INTO layouts VALUES (?, ?)", (today.number, " ".join(today.names)))
-
-    def _make_agents(self, database: sqlite_utils.Database) -> None:
-        """Create the tables of the agents, or make them of the one table that version 1 had."""
-        before = database.table("agents")
-        former = list(before.columns_dict) if before.exists() else []
-        if former and "id" not in former:
-            self._connection.execute("ALTER TABLE agents RENAME TO agents_1")
-        _make(database, "agents", AGENT_COLUMNS, "id")
-        _make(database, "positions", POSITION_COLUMNS, "id")
-        self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS agents_by_key ON agents (minerId, agent)")
-        if former and "id" not in former:
-            kept = ", ".join(f"[{name}]" for name in former if name in AGENT_COLUMNS)
-            self._connection.execute(f"INSERT INTO agents ({kept}) SELECT {kept} FROM agents_1")
-            self._connection.execute(
-                "INSERT INTO positions SELECT id, position, heard FROM agents JOIN agents_1 USING (minerId, agent)"
-            )
-            self._connection.execute("DROP TABLE agents_1")
 
     def _require_ours(self) -> None:
         application = self._pragma("application_id")
@@ -228,6 +206,14 @@ class SqliteStore:
             self._connection.execute(
                 "DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?", (MOST_REJECTED,)
             )
+
+
+def _remedy(error: sqlite3.Error | ValueError) -> str:
+    """What to do about a database that cannot be opened."""
+    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return "nothing of it was changed; make room"
+    saved = f"{SAVE}; " if isinstance(error, sqlite3.Error) and is_damage(error) else ""
+    return f"{saved}put back a copy, or move it away, or give another --database"
 
 
 @contextmanager
@@ -287,11 +273,3 @@ def _make(database: sqlite_utils.Database, name: str, kinds: Mapping[str, type],
     table.create(dict(kinds), pk=key, if_not_exists=True)
     for column in kinds.keys() - table.columns_dict.keys():
         table.add_column(column, kinds[column])
-
-
-def _unpacked_row(row: sqlite3.Row) -> HistoryRow:
-    """A message as version 1 kept it."""
-    return HistoryRow(
-        RecordKey(row["minerId"], row["hostName"]), Owner(row["owner"]), Position(row["epoch"], row["seq"]),
-        row["time"], row["received"], bool(row["full"]), orjson.loads(row["fields"]), tuple(orjson.loads(row["gone"])),
-    )  # fmt: skip
