@@ -15,7 +15,7 @@ ROOT = Path(telemetry.__file__).parent
 LAYERS = (
     {"errors", "units"},
     {"fields"},
-    {"records"},
+    {"records", "health"},
     {"topics", "wire", "admission", "flagged", "render", "config"},
     {"follow", "spooling", "reports", "publish", "access"},
     {

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import orjson
 
-from telemetry.render.catalogue import fields_page
+from telemetry.render.catalogue import fields_page, health_page
 from telemetry.render.json_schema import schemas
 
 
 def generated() -> dict[Path, str]:
     """Every generated file with its text, relative to the checkout."""
-    files = {Path("docs/fields.md"): fields_page()}
+    files = {Path("docs/fields.md"): fields_page(), Path("docs/health.md"): health_page()}
     for name, schema in schemas().items():
         files[Path("schemas") / name] = orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode() + "\n"
     return files

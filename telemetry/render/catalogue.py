@@ -1,9 +1,10 @@
-"""The declaration as a list for people and programs, and as `docs/fields.md`."""
+"""The declarations as lists for people and programs, and as `docs/fields.md` and `docs/health.md`."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from telemetry.fields import Deadband, Field, Member, ObjectList, Record, Scalar, ScalarList, ScalarMap, Type
+from telemetry.health import HEALTHS
 from telemetry.records import RECORDS
 from telemetry.units import Unit, format_number
 
@@ -42,6 +43,11 @@ def type_name(declared: Type) -> str:
 def fields_page() -> str:
     """The page `docs/fields.md`."""
     return "\n".join(_page()) + "\n"
+
+
+def health_page() -> str:
+    """The page `docs/health.md`."""
+    return "\n".join(_health_page()) + "\n"
 
 
 def _page() -> Iterator[str]:
@@ -94,3 +100,25 @@ def _deadband(declared: Field | Member) -> str:
     if band.relative:
         parts.append(f"{band.relative * 100:g} %")
     return " and ".join(parts)
+
+
+def _health_page() -> Iterator[str]:
+    yield "# Health"
+    yield ""
+    yield "What the parts tell of themselves. Written by `make generate` from `telemetry/health.py`; do not edit."
+    yield ""
+    yield "`telemetry ls --self` shows it, with `--json` all of it. On the wire it is a flat JSON object of these"
+    yield "numbers, with `time` (Unix milliseconds) and `version`; what cannot be told is left out. Counters grow from"
+    yield "the start of their process, unless they say otherwise."
+    for health in HEALTHS:
+        yield ""
+        yield f"## {health.name}"
+        yield ""
+        yield health.told
+        yield ""
+        yield "| metric | kind | type | unit | meaning | 含义 |"
+        yield "|---|---|---|---|---|---|"
+        for metric in health.metrics:
+            cells = (f"`{metric.name}`", metric.kind.value, metric.type.value, metric.unit.value.symbol,
+                     metric.english, metric.chinese)  # fmt: skip
+            yield f"| {' | '.join(cells)} |"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from telemetry.fields import Field, Member, ObjectList, Owner, Record, Scalar, ScalarList, ScalarMap, Type
+from telemetry.health import HEALTHS, Health, Metric
 from telemetry.records import RECORDS
 from telemetry.units import Unit
 
@@ -33,7 +34,8 @@ _ENVELOPE: Mapping[str, Schema] = {
 def schemas() -> dict[str, Schema]:
     """All schemas, by file name."""
     named = {"envelope": _envelope(), "presence": _presence(), "ack": _ack(), "request": _request()}
-    named |= {"resubscribe": _resubscribe(), "backlog": _backlog(), "health": _health()}
+    named |= {"resubscribe": _resubscribe(), "backlog": _backlog()}
+    named |= {f"health.{health.name}": _health(health) for health in HEALTHS}
     for record in RECORDS:
         named[f"{record.name}.snapshot"] = _snapshot(record)
         for owner in record.senders:
@@ -90,7 +92,7 @@ def _snapshot(record: Record) -> Schema:
     return _object(properties, (*record.keys, "_time", "_positions"), text)
 
 
-def _field(declared: Field | Member) -> Schema:
+def _field(declared: Field | Member | Metric) -> Schema:
     symbol = declared.unit.value.symbol
     unit = {} if declared.unit in {Unit.NONE, Unit.COUNT} else {"unit": symbol}
     return _type(declared.type) | {"description": declared.english} | unit
@@ -132,10 +134,11 @@ def _ack() -> Schema:
     return _object(properties, ("epoch", "seq"), "Up to where an aggregator has committed an agent's log; retained.")
 
 
-def _health() -> Schema:
-    properties = {"time": _TIME, "version": {"type": "string", "description": "Of the software."}}
-    text = "How an aggregator is: what it counted since its start, and its agents by state; retained."
-    return _object(properties, ("time", "version"), text) | {"additionalProperties": _COUNT}
+def _health(health: Health) -> Schema:
+    metrics = {metric.name: _field(metric) | {"minimum": 0} for metric in health.metrics}
+    head = {"time": _TIME, "version": {"type": "string", "description": "Of the software."}}
+    text = f"How {health.an} is, in numbers. One that it cannot tell is absent."
+    return _object(head | metrics, ("time", "version"), text)
 
 
 def _request() -> Schema:
