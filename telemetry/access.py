@@ -91,7 +91,7 @@ def rules_of(user: User, topics: Topics) -> tuple[Rule, ...]:
             told = () if user.miner else topics.told_of_aggregators
             return _rules(read=(*seen, *told), write=(topics.resubscribe(user.miner or "+"),))
         case Role.AGGREGATOR:
-            return _rules(read=topics.ingested, write=topics.written_by_aggregator(user.name))
+            return _rules(read=(*topics.ingested, *topics.of_the_moment), write=topics.written_by_aggregator(user.name))
         case Role.OPERATOR:
             return _rules(read=(f"{topics.records}/#", f"{topics.control}/#"), write=topics.written_by_operators)
 

@@ -118,10 +118,10 @@ class Intervals:
 
     Agent: `host` between samples of the hardware, `queues` between polls of the workers and of the chain's head,
     `miner` between those of balances and sectors, `chain` between walks through all partitions, `push` the least time
-    between two messages of changes, `heartbeat` the longest silence, `full` between full reports. Aggregator:
-    `snapshot` the least time between two snapshots of a record, `refresh` the longest, `acknowledge` between
-    acknowledgements, `stale` the silence after which a host is stale, `lost` for how long a death must stand before it
-    is believed.
+    between two messages of changes, `heartbeat` the longest silence, `full` between full reports, `health` between
+    messages on how the agent itself is. Aggregator: `snapshot` the least time between two snapshots of a record,
+    `refresh` the longest, `acknowledge` between acknowledgements, `stale` the silence after which a host is stale,
+    `lost` for how long a death must stand before it is believed.
     """
 
     host: float = 10.0
@@ -131,6 +131,7 @@ class Intervals:
     push: float = 5.0
     heartbeat: float = 60.0
     full: float = 900.0
+    health: float = 300.0
     snapshot: float = 5.0
     refresh: float = 60.0
     acknowledge: float = 60.0

@@ -83,7 +83,7 @@ AGENT_HEALTH = Health(
         _counted("messages", "Messages that its log has gained.", "日志新增的消息数"),
         _counted("resent", "Messages sent again, or late, in a backlog.", "在积压批次中重发或迟发的消息数"),
         _gauge("spoolMessages", "Messages that an aggregator has not acknowledged.", "尚未被聚合器确认的消息数"),
-        _gauge("spoolBytes", "What they take up in the spool.", "未确认消息在缓冲中占用的字节数", Unit.BYTES),
+        _gauge("spoolBytes", "Size of the spool.", "缓冲占用的字节数", Unit.BYTES),
         _seconds("spoolOldestSeconds", "Age of the oldest of them.", "最旧的未确认消息的时长"),
         _counted("dropped", "Messages that had to go unacknowledged, since the spool began.",
                  "缓冲建立以来未确认即丢弃的消息数"),
@@ -99,8 +99,7 @@ AGGREGATOR_HEALTH = Health(
         *_PROCESS,
         _counted("connections", "Connections made to the broker.", "与代理建立的连接次数"),
         _counted("messages", "Messages that came in.", "收到的消息数"),
-        _counted("committed", "Messages acknowledged to the broker, once what they say was committed.",
-                 "提交后已向代理确认的消息数"),
+        _counted("committed", "Those of them that are in the database.", "内容已提交到数据库的消息数"),
         _counted("changes", "Changes that entered the history.", "写入历史的变更数"),
         _counted("late", "Messages that came late, in a backlog.", "在积压批次中迟到的消息数"),
         _counted("duplicates", "Messages that were known already.", "重复的消息数"),
@@ -163,5 +162,24 @@ BROKER_HEALTH = Health(
     ),
 )  # fmt: skip
 """As Mosquitto tells it; another broker may tell less. The process is known where it runs beside the aggregator."""
+
+BROKER_TOPICS = {
+    "$SYS/broker/uptime": "uptimeSeconds",
+    "$SYS/broker/clients/connected": "clientsConnected",
+    "$SYS/broker/clients/maximum": "clientsMaximum",
+    "$SYS/broker/clients/disconnected": "clientsDisconnected",
+    "$SYS/broker/subscriptions/count": "subscriptions",
+    "$SYS/broker/publish/messages/received": "messagesReceived",
+    "$SYS/broker/publish/messages/sent": "messagesSent",
+    "$SYS/broker/publish/messages/dropped": "messagesDropped",
+    "$SYS/broker/bytes/received": "bytesReceived",
+    "$SYS/broker/bytes/sent": "bytesSent",
+    "$SYS/broker/retained messages/count": "retainedMessages",
+    "$SYS/broker/store/messages/bytes": "storedBytes",
+    "$SYS/broker/heap/current": "heapBytes",
+}
+"""Where Mosquitto tells which metric (mosquitto(8)). `queueMessages` is what is stored and not retained."""
+
+BROKER_STORED, BROKER_VERSION = "$SYS/broker/store/messages/count", "$SYS/broker/version"
 
 HEALTHS = (AGENT_HEALTH, AGGREGATOR_HEALTH, BROKER_HEALTH)

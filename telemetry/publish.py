@@ -107,6 +107,7 @@ class Publisher:
         # Online once the connect routine was done: what is published before it would come ahead of the presence.
         self.is_online = False
         self.rival: Presence | None = None
+        self.resent = 0
         self._session, self._announced = "", 0
         self._routine_due: float | None = None
         self._began, self._asked = now, now - ROUTINE_SPACING
@@ -447,6 +448,7 @@ class Publisher:
             now=None if epoch == self._numbering.epoch else self._numbering.epoch,
         )
         self._outgoing.append(Outgoing(topic=self.topics.backlog(self.key), payload=encode_backlog(batch)))
+        self.resent += len(rows)
         late.has_said_first |= epoch == self._numbering.epoch
         late.due, late.on_the_way = now + _BATCH_SPACING, late.on_the_way + bool(rows)
 

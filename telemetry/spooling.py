@@ -68,7 +68,7 @@ class MemorySpool:
     def __init__(self, epoch: int, *, after: int = 1, most_bytes: int = 64 << 20) -> None:
         self.epoch, self.next, self.lost = epoch, after, 0
         self._most = most_bytes
-        self._size = 0
+        self.size = 0
         self.rows: list[Row] = []
 
     def begin(self, epoch: int) -> None:
@@ -78,7 +78,7 @@ class MemorySpool:
     def append(self, rows: Sequence[Row]) -> bool:
         """Keep rows; always true."""
         self.rows += rows
-        self._size += sum(row.size for row in rows)
+        self.size += sum(row.size for row in rows)
         self.next = rows[-1].seq + 1
         self._make_room()
         return True
@@ -102,8 +102,8 @@ class MemorySpool:
 
     def _make_room(self) -> None:
         dropped = 0
-        while self._size > self._most and dropped < len(self.rows) - 1:
-            self._size -= self.rows[dropped].size
+        while self.size > self._most and dropped < len(self.rows) - 1:
+            self.size -= self.rows[dropped].size
             dropped += 1
         if dropped:
             self.lost += dropped
@@ -111,7 +111,7 @@ class MemorySpool:
 
     def _keep(self, rows: list[Row]) -> None:
         self.rows = rows
-        self._size = sum(row.size for row in rows)
+        self.size = sum(row.size for row in rows)
 
 
 def batch_of(rows: Iterable[Row]) -> list[Row]:

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 
 from telemetry.errors import UsageError
 from telemetry.fields import Owner, Record
+from telemetry.health import BROKER_STORED, BROKER_TOPICS, BROKER_VERSION
 from telemetry.records import MINER_INFO, WORKER_INFO
 
 MINER_AGENT = "_miner"
@@ -83,6 +84,7 @@ class Channel(Enum):
     BACKLOG = "backlog"
     REQUEST = "request"
     ACK = "ack"
+    HEALTH = "health"
 
 
 class Address(NamedTuple):
@@ -133,9 +135,18 @@ class Topics:
         """Where an aggregator retains its presence."""
         return f"{self.control}/aggregators/{name}"
 
-    def health(self, name: str) -> str:
+    def agent_health(self, agent: AgentKey) -> str:
+        """Where an agent tells how it is."""
+        return self._agent(agent, "health")
+
+    def aggregator_health(self, name: str) -> str:
         """Where an aggregator retains how it is."""
         return f"{self.aggregator(name)}/health"
+
+    @property
+    def broker_health(self) -> str:
+        """Where an aggregator retains how the broker is."""
+        return f"{self.control}/broker/health"
 
     @property
     def ingested(self) -> tuple[str, ...]:
@@ -150,12 +161,17 @@ class Topics:
             f"{self.control}/agents/+/+/backlog",
         )
 
+    @property
+    def of_the_moment(self) -> tuple[str, ...]:
+        """The filters of what an aggregator hears while it is there: how agents are, and how the broker is."""
+        return (f"{self.control}/agents/+/+/health", *BROKER_TOPICS, BROKER_STORED, BROKER_VERSION)
+
     def written_by(self, agent: AgentKey) -> tuple[str, ...]:
         """The filters of what an agent publishes. Tasks have a wildcard: all are their miner's agent's to state."""
         is_miner = agent.agent == MINER_AGENT
         tasks = (f"{self.records}/{agent.minerId}/workers/+/tasks",) if is_miner else ()
         stated = self.change(agent.record, Owner.MINER if is_miner else Owner.HARDWARE)
-        return (stated, *tasks, self.presence(agent.record), self.backlog(agent))
+        return (stated, *tasks, self.presence(agent.record), self.backlog(agent), self.agent_health(agent))
 
     def read_by(self, agent: AgentKey) -> tuple[str, ...]:
         """The filters of an agent: what is asked of it, what is acknowledged, what is said of it."""
@@ -169,7 +185,8 @@ class Topics:
             f"{self.control}/agents/+/+/request",
             f"{self.control}/agents/+/+/ack/{name}",
             self.aggregator(name),
-            self.health(name),
+            self.aggregator_health(name),
+            self.broker_health,
         )
 
     @property
@@ -184,8 +201,8 @@ class Topics:
 
     @property
     def told_of_aggregators(self) -> tuple[str, ...]:
-        """The filters of what aggregators retain of themselves."""
-        return (self.aggregator("+"), self.health("+"))
+        """The filters of what aggregators retain of themselves and of the broker."""
+        return (self.aggregator("+"), self.aggregator_health("+"), self.broker_health)
 
     def followed(self, record: RecordKey | None) -> tuple[str, ...]:
         """The filters of a subscriber: of all miners, one miner with its hosts, or one host."""
@@ -211,7 +228,7 @@ class Topics:
 
 
 _RECORD_CHANNELS = {"snapshot": Channel.SNAPSHOT, "presence": Channel.PRESENCE}
-_AGENT_CHANNELS = {"backlog": Channel.BACKLOG, "request": Channel.REQUEST}
+_AGENT_CHANNELS = {"backlog": Channel.BACKLOG, "request": Channel.REQUEST, "health": Channel.HEALTH}
 
 
 def _parse_record(levels: list[str]) -> Address | None:

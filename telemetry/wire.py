@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from telemetry.errors import WireError
-from telemetry.fields import Record, Scalar, Value
+from telemetry.fields import Record, Scalar, Value, fits
+from telemetry.health import Health
 
 LARGEST_PAYLOAD = 262_144
 """Bytes; the broker's message_size_limit."""
 
 _LARGEST_NUMBER = 2**53
+_LONGEST_VERSION = 100
 _LATEST_TIME = 221_845_392_000_000  # the year 9000, which every calendar still knows
 _FIRST_CHARACTER = itemgetter(slice(1))
 
@@ -114,6 +116,14 @@ class Ack:
 
     position: Position
     former: Mapping[int, int] = field(default_factory=dict)
+
+
+class HealthReport(NamedTuple):
+    """How a part was at a time (Unix ms of its clock): its metrics by name."""
+
+    time: int
+    version: str
+    metrics: Mapping[str, float]
 
 
 class Request(Enum):
@@ -309,9 +319,20 @@ def _is_whole_number(record: Record, name: str, value: Value) -> bool:
     return declared is not None and declared.type is Scalar.NUMBER and isinstance(value, int)
 
 
-def encode_health(counts: Mapping[str, int], *, time: int, version: str) -> bytes:
-    """How an aggregator is: flat, as a snapshot."""
-    return orjson.dumps({"time": time, "version": version} | dict(counts))
+def encode_health(report: HealthReport) -> bytes:
+    """How a part is: flat, as a snapshot."""
+    return orjson.dumps({"time": report.time, "version": report.version, **report.metrics})
+
+
+def decode_health(health: Health, payload: bytes) -> HealthReport:
+    """How a part is; metrics that are not declared, or not of their type, are left out."""
+    message = _object(payload)
+    metrics = {
+        metric.name: message[metric.name]
+        for metric in health.metrics
+        if metric.name in message and fits(metric.type, message[metric.name])
+    }
+    return HealthReport(_time(message, "time"), _text(message, "version")[:_LONGEST_VERSION], metrics)
 
 
 def without_epoch(payload: bytes) -> bytes:

@@ -32,7 +32,7 @@ def _stated(agent: AgentKey) -> set[str]:
     """Every topic that `Topics` gives for what an agent itself states."""
     record = agent.record
     owner = Owner.MINER if record.hostName is None else Owner.HARDWARE
-    return {TOPICS.change(record, owner), TOPICS.presence(record), TOPICS.backlog(agent)}
+    return {TOPICS.change(record, owner), TOPICS.presence(record), TOPICS.backlog(agent), TOPICS.agent_health(agent)}
 
 
 @given(USERS)
@@ -53,7 +53,7 @@ def test_an_agent_may_write_nothing_of_another(one: AgentKey, other: AgentKey, a
     asked = {TOPICS.request(other), TOPICS.ack(other, aggregator)}
     for topic in _stated(other) | asked | {TOPICS.snapshot(other.record)}:
         assert not _may(user, "write", topic)
-    for topic in {TOPICS.presence(other.record), TOPICS.backlog(other)} | asked:
+    for topic in {TOPICS.presence(other.record), TOPICS.backlog(other), TOPICS.agent_health(other)} | asked:
         assert not _may(user, "read", topic)
 
 
@@ -99,8 +99,8 @@ def test_snapshots_and_acknowledgements_are_the_aggregators_to_write(user: User,
     assert _may(user, "write", TOPICS.ack(agent, user.name)) == is_aggregator
     assert _may(user, "write", TOPICS.request(agent)) == (user.role in {Role.AGGREGATOR, Role.OPERATOR})
     if is_aggregator:
-        assert not _may(user, "write", TOPICS.health(f"{user.name}x"))
-        assert all(_may(user, "read", one) for one in TOPICS.ingested)
+        assert not _may(user, "write", TOPICS.aggregator_health(f"{user.name}x"))
+        assert all(_may(user, "read", one) for one in (*TOPICS.ingested, *TOPICS.of_the_moment))
 
 
 def test_every_channel_is_written_by_somebody() -> None:
@@ -110,7 +110,7 @@ def test_every_channel_is_written_by_somebody() -> None:
         Channel.CHANGE: TOPICS.change(host.record, Owner.HARDWARE), Channel.SNAPSHOT: TOPICS.snapshot(host.record),
         Channel.PRESENCE: TOPICS.presence(host.record), Channel.RESUBSCRIBE: TOPICS.resubscribe("f01234"),
         Channel.BACKLOG: TOPICS.backlog(miner), Channel.REQUEST: TOPICS.request(miner),
-        Channel.ACK: TOPICS.ack(host, "main"),
+        Channel.ACK: TOPICS.ack(host, "main"), Channel.HEALTH: TOPICS.agent_health(host),
     }  # fmt: skip
     assert set(topics) == set(Channel)
     users = [User.of_agent(host), User.of_agent(miner), User(Role.VIEWER, "eye"), User(Role.AGGREGATOR, "main")]
@@ -126,6 +126,7 @@ def test_the_acl_has_exact_lines_a_user() -> None:
         "topic read telemetry/agents/f01234/seal01/ack/+",
         "topic write miners/f01234/workers/seal01",
         "topic write telemetry/agents/f01234/seal01/backlog",
+        "topic write telemetry/agents/f01234/seal01/health",
     ]
 
 

@@ -733,6 +733,11 @@ def test_what_is_anothers_to_state_is_counted_by_its_topic() -> None:
     bench.receive("telemetry/agents/f01234/seal01/backlog", batch)
     stored = bench.core.take_batch()
     assert bench.core.violations == {host: 2, own: 1}
-    assert bench.core.health()["violations"] == 3
+    assert bench.core.metrics()["violations"] == 3
+    seal01 = AgentKey("f01234", "seal01")
+    assert {topic: (one.agent, one.number) for topic, one in stored.violations.items()} == {
+        host: (seal01, 2),
+        own: (seal01, 1),
+    }
     assert [event.detail for event in stored.events if event.event == "violation"] == [host, own]
     assert len(stored.rejected) == 3

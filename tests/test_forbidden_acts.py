@@ -19,6 +19,7 @@ FOREIGN = {
         "miners/f09999/workers/seal01", "telemetry/agents/f01234/seal02/backlog",
         "telemetry/agents/f01234/seal02/request", "telemetry/agents/f01234/seal01/request",
         "telemetry/agents/f01234/seal02/ack/main", "telemetry/agents/f01234/seal01/ack/main",
+        "telemetry/agents/f01234/seal02/health", "telemetry/agents/f09999/seal01/health", "telemetry/broker/health",
         "telemetry/aggregators/main", "telemetry/aggregators/main/health", "elsewhere",
     ),
     "miner": (

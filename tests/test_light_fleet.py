@@ -206,7 +206,7 @@ def running(broker: Broker, data: Path, start: StartPart) -> Iterator[Running]:
 def test_the_mirror_equals_a_light_fleet_which_is_asked_for_nothing(
     running: Running, listen: Callable[..., Listener]
 ) -> None:
-    health = listen(TOPICS.health("main"))
+    health = listen(TOPICS.aggregator_health("main"))
     running.until(running.all_online, "all online")
     began = time.monotonic()
     running.until(lambda: time.monotonic() > began + 4, "four seconds", rate=1500)  # full reports are among them

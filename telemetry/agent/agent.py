@@ -13,6 +13,7 @@ from secrets import token_hex
 from typing import TypeAlias
 
 from telemetry import __version__, mqtt
+from telemetry.agent.health import AgentHealth
 from telemetry.agent.place import Connect, Place
 from telemetry.agent.plans import retimed
 from telemetry.agent.report import Intake, ProblemLog
@@ -78,7 +79,10 @@ class Agent:
         self._inbox: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
         self._plans = plans
         self._sampler = Sampler(plans, self._inbox.put)
-        self._sampled = self._began
+        self._health = AgentHealth(
+            self._publisher, self._spool, self._sampler, self._problems, interval=intervals.health
+        )
+        self._sampled = self._woke = self._began
         self._stopping, self._is_new = False, True
         self._place: Place | None = None
         self._outage = ""
@@ -113,13 +117,17 @@ class Agent:
 
     def _next_event(self) -> _Event | None:
         assert self._place is not None
-        known = (self._sampler.next_deadline(), self._publisher.next_due(), self._place.next_due())
-        due = [one for one in known if one is not None]
+        parts = (self._sampler.next_deadline, self._publisher.next_due, self._place.next_due, self._health.next_due)
         now = time.monotonic()
+        due = min([*(one for part in parts if (one := part()) is not None), now + _LONGEST_SLEEP])
         try:
-            return self._inbox.get(timeout=max(0.0, min([*due, now + _LONGEST_SLEEP]) - now))
+            return self._inbox.get(timeout=max(0.0, due - now))
         except queue.Empty:
             return None
+        finally:
+            # What is due at once is due since the last look.
+            due, self._woke = max(due, self._woke), time.monotonic()
+            self._health.woke(self._woke - due)
 
     def _take_in(self, event: _Event) -> None:
         match event:
@@ -144,6 +152,7 @@ class Agent:
         self._sampler.retime(self._plans)
         self._publisher.retune(settings.intervals, settings.deadbands, time.monotonic())
         self._place.retune(settings.intervals)
+        self._health.retune(settings.intervals, time.monotonic())
 
     def _connected(self, session: str) -> None:
         assert self._place is not None
@@ -152,6 +161,7 @@ class Agent:
         self._outage = ""
         # A first report that had no rates yet would only be followed by a second one.
         self._publisher.connected(session, time.monotonic(), not_before=self._began + SECOND_SAMPLE)
+        self._health.connected(time.monotonic())
         _log.info("connected as %s", self.key.client_id)
 
     def _receive(self, message: mqtt.Message) -> None:
@@ -172,6 +182,8 @@ class Agent:
         self._place.look(now)
         self._publisher.tick(now=now, time=_now(), is_alive=now < self._sampled + self._patience)
         self._publish()
+        if (told := self._health.take_message(now, _now())) is not None:
+            self._place.publish(told)
         if self._is_new and self._publisher.is_online:
             self._is_new = False
             give_memory_back()
@@ -184,6 +196,7 @@ class Agent:
     def _take_samples(self, samples: Samples) -> None:
         for sampled in samples:
             self._sampled = time.monotonic()
+            self._health.sampled()
             self._intake.take_in(sampled)
             self._problems.tell(sampled.source, sampled.reading)
             if sampled.source.host_fields:

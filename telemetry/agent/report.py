@@ -52,6 +52,12 @@ class ProblemLog:
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
+        self._failing: set[str] = set()
+
+    @property
+    def failing(self) -> int:
+        """How many sources have fields that cannot be read."""
+        return len(self._failing)
 
     def tell(self, source: Source, reading: Reading) -> None:
         """Log what a reading has changed."""
@@ -62,6 +68,10 @@ class ProblemLog:
                 changed.setdefault(reason, []).append(name)
         for reason, names in changed.items():
             self._tell_one(source.name, names, reason)
+        if reading.problems:
+            self._failing.add(source.name)
+        else:
+            self._failing.discard(source.name)
 
     def _tell_one(self, source: str, names: list[str], reason: str | None) -> None:
         listed = ", ".join(names)

@@ -83,6 +83,7 @@ class Sampler:
         self._deliver = deliver
         self._running: dict[str, float] = {}
         self._late: set[str] = set()
+        self.missed = 0
         self._left_alone: dict[str, float] = {}
         self._lock = threading.Lock()
         self._worker = _Worker()
@@ -133,6 +134,7 @@ class Sampler:
             late = {name for name, since in self._running.items() if now >= since + self._plans[name].deadline}
             missed = late - self._late
             self._late |= missed
+        self.missed += len(missed)
         return tuple(_missed(self._plans[name]) for name in missed)
 
     def follow_clock(self) -> None:

@@ -123,6 +123,19 @@ class SpoolFile:
         if self._lock is not None:
             os.close(self._lock)
 
+    # --- how it is ---
+
+    @property
+    def messages(self) -> int:
+        """How many messages it holds."""
+        memory = len(self._memory.rows) if self._memory is not None else 0
+        return memory + sum(segment.next - segment.first for segment in self._segments)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes its files take up, and what it holds in memory."""
+        return sum(segment.size for segment in self._segments) + (self._memory.size if self._memory is not None else 0)
+
     # --- opening ---
 
     def _start(self, time_ms: int) -> None:

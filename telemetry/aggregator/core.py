@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from telemetry.admission import Admitted, admission
 from telemetry.aggregator.agents import AgentRecord, NetState
+from telemetry.aggregator.health import BrokerWatch
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.aggregator.snapshots import Resubscriptions, SnapshotSchedule
 from telemetry.config import Intervals
 from telemetry.errors import WireError
 from telemetry.fields import Owner
 from telemetry.follow import Arrival, Follower
-from telemetry.stores import Batch, EventRow, HistoryRow, Moved, RejectedRow, Stored
+from telemetry.health import AGENT_HEALTH
+from telemetry.stores import Batch, EventRow, HealthRow, HistoryRow, Moved, RejectedRow, Stored, Violated
 from telemetry.topics import Address, AgentKey, Channel, RecordKey, Topics, sender_of
 from telemetry.wire import (
     Change,
@@ -25,6 +27,7 @@ from telemetry.wire import (
     Outgoing,
     decode_backlog,
     decode_change,
+    decode_health,
     decode_presence,
     decode_resubscribe,
     encode_ack,
@@ -121,6 +124,10 @@ class Core:
         self._written_at_once, self._mirror_due = written_at_once, now
         self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         self.violations: Counter[str] = Counter()
+        self.broker = BrokerWatch()
+        # Who asks for snapshots sees by the health that follows that somebody hears it, and how our clock is.
+        self.is_asked_how_it_is = False
+        self._first_sampled: int | None = None
         self._catch_up(stored.behind)
 
     def receive_all(self, messages: Iterable[Message], *, now: float, time: int) -> None:
@@ -133,8 +140,10 @@ class Core:
             self._receive(message.topic, message.payload, retained=message.retained)
 
     def _receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
-        self.counts["messages"] += 1
         feed = self._feeds.get(topic)
+        if feed is None and self.broker.take(topic, payload):
+            return
+        self.counts["messages"] += 1
         try:
             if feed is not None:
                 self._change(feed, decode_change(payload), payload, retained=retained)
@@ -157,6 +166,10 @@ class Core:
                 self._backlog(address, payload, retained=retained)
             case Channel.RESUBSCRIBE:
                 self._resubscriptions.ask(address.record.minerId, decode_resubscribe(payload))
+                self.is_asked_how_it_is = True
+            case Channel.HEALTH if not retained and address.agent in self._agents:
+                report = decode_health(AGENT_HEALTH, payload)
+                self.keep(HealthRow(AGENT_HEALTH.name, str(address.agent), *report, received=self._time))
 
     def tick(self, *, now: float, time: int) -> None:
         """Let time pass: silence, deaths, requests, acknowledgements, and the snapshots that are due."""
@@ -184,12 +197,22 @@ class Core:
             agent.ack_due = min(agent.ack_due, now + intervals.acknowledge)
             agent.wake()
 
-    def health(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, float]:
         """What was counted since the start, and how the fleet is: agents by state, and those that are asked."""
         states = Counter(agent.state for agent in self._agents.values())
         counted = {f"agents{state.value.capitalize()}": states[state] for state in NetState}
         unmended = sum(not agent.follower.is_mended(agent.topics) for agent in self._agents.values())
-        return {**self.counts, **counted, "agentsUnmended": unmended, "records": len(self._records)}
+        held = {"records": len(self._records), "dirtyRecords": len(self._dirty_records)}
+        return {**self.counts, **counted, "agentsUnmended": unmended, **held}
+
+    def keep(self, health: HealthRow) -> None:
+        """Have the next batch store how a part is."""
+        self._batch.health[health.kind, health.name] = health
+
+    def take_first_sampled(self) -> int | None:
+        """When the values of the first change that came since the last call were sampled (Unix ms), if any came."""
+        first, self._first_sampled = self._first_sampled, None
+        return first
 
     def next_due(self, now: float) -> float:
         """Seconds until `tick` has something to do."""
@@ -259,6 +282,8 @@ class Core:
         agent = feed.agent
         if not retained:
             agent.hear(self._now, self._time)
+        if self._first_sampled is None:
+            self._first_sampled = change.time
         if self._apply(feed, change, payload) and not agent.is_live:
             self._turned(agent, agent.live())
 
@@ -428,6 +453,7 @@ class Core:
             # They name an agent or a record that is no more; those that do not are found again.
             self._feeds.clear()
             self._dirty_agents.add(agent_key)
+            self._batch.health.pop((AGENT_HEALTH.name, str(agent_key)), None)
             self._batch.events.append(EventRow(self._time, agent_key, "forgotten", ""))
             self._outgoing.append(Outgoing(topic=self._topics.ack(agent_key, self._name), payload=b"", retain=True))
 
@@ -504,9 +530,12 @@ class Core:
         self.counts["violations"] += 1
         if topic in self.violations or len(self.violations) < _MOST_UNKNOWN:
             self.violations[topic] += 1
+            kept = topic[:_LONGEST_KEPT_TOPIC]
+            before = self._batch.violations.get(kept)
+            self._batch.violations[kept] = Violated(agent, 1 + (before.number if before else 0), self._time)
             if self.violations[topic] == 1:
-                _log.warning("%s: says what is not its to say, at %s: see the table rejected", agent, topic[:512])
-                self._batch.events.append(EventRow(self._time, agent, "violation", topic[:_LONGEST_KEPT_TOPIC]))
+                _log.warning("%s: says what is not its to say, at %s: see `telemetry ls --self`", agent, kept)
+                self._batch.events.append(EventRow(self._time, agent, "violation", kept))
 
     def _reject(self, topic: str, payload: bytes, reason: str) -> None:
         self.counts["rejected"] += 1

@@ -3,14 +3,18 @@
 import logging
 import queue
 import time
+from collections.abc import Callable
 
 from telemetry import __version__, mqtt
 from telemetry.aggregator.core import Core
+from telemetry.aggregator.health import Spread
 from telemetry.config import Intervals, Settings
 from telemetry.errors import StoreBusyError
-from telemetry.stores import Batch, Store
+from telemetry.health import AGGREGATOR_HEALTH, BROKER_HEALTH
+from telemetry.processes import usage
+from telemetry.stores import Batch, HealthRow, Store
 from telemetry.topics import Topics
-from telemetry.wire import Outgoing, Presence, PresenceState, encode_health, encode_presence
+from telemetry.wire import HealthReport, Outgoing, Presence, PresenceState, encode_health, encode_presence
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +29,12 @@ SMALLEST_WINDOW, QUIET = 10, 0.005
 """A batch of so many messages is complete after so many seconds without another one: a broker with a small window sends
 no more before these are acknowledged. Mosquitto's own is 20."""
 
+_FIRST_HEALTH = 2.0
+"""Seconds from the connection until we say how we are: by then there is something to say."""
+
+_HEALTH_SPACING = 1.0
+"""Seconds at least between two messages on how we are, when asked."""
+
 _FIRST_RETRY, _LAST_RETRY = 0.5, 10.0
 _CLOSE_TIMEOUT = 2.0
 _LONGEST_WITHOUT_UPKEEP = 1.0
@@ -32,15 +42,34 @@ _MOST_AT_ONCE = 1000
 
 
 class Aggregator:
-    """One aggregator: a store, a connection, and the core between them."""
+    """One aggregator: a store, a connection, and the core between them.
 
-    def __init__(self, *, name: str, topics: Topics, intervals: Intervals, store: Store) -> None:
+    `find_broker` gives the pid of the broker's process, where that is on this machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        topics: Topics,
+        intervals: Intervals,
+        store: Store,
+        find_broker: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self.name, self._topics, self._store = name, topics, store
         self._core = Core(
             name=name, topics=topics, intervals=intervals, stored=store.load(), now=time.monotonic(), time=_now()
         )
         self._inbox: queue.SimpleQueue[mqtt.Event | Settings | None] = queue.SimpleQueue()
-        self._health_due, self._health_interval = time.monotonic(), intervals.refresh
+        self._find_broker, self._began = find_broker, time.monotonic()
+        self._health_interval = intervals.refresh
+        self._health_told, self._health_due = self._began, self._began + self._health_interval
+        self._broker_due = self._began
+        self._commits, self._lags = Spread("commit"), Spread("lag")
+        # Written by the network's thread alone.
+        self._delivered = 0
+        self._settled = self._most_waiting = 0
+        self._connections = self._committed = self._committed_batches = 0
         self._maintained, self._has_upkeep = time.monotonic(), False
         self._stopping = False
         self._session = self._outage = ""
@@ -55,12 +84,19 @@ class Aggregator:
         """What the aggregator subscribes to."""
         return self._topics.ingested
 
+    @property
+    def unqueued(self) -> tuple[str, ...]:
+        """What it subscribes to for the moment: the broker keeps none of it while it is away."""
+        return self._topics.of_the_moment
+
     def will(self, session: str) -> Outgoing:
         """The message by which the broker tells that this aggregator is lost."""
         return self._presence(PresenceState.LOST, session)
 
     def deliver(self, event: mqtt.Event) -> None:
-        """Hand an event to the aggregator, from any thread."""
+        """Hand an event to the aggregator, from the thread of its connection."""
+        if isinstance(event, mqtt.Messages):
+            self._delivered += len(event.messages)
         self._inbox.put(event)
 
     def retune(self, settings: Settings) -> None:
@@ -81,6 +117,7 @@ class Aggregator:
             self._settle(link, batch)
             self._maintain()
             self._tell_health(link)
+            self._tell_broker(link)
         self._core.mirror_all()
         self._settle(link, [])
         link.publish(self._presence(PresenceState.STOPPED, self._session))
@@ -126,24 +163,67 @@ class Aggregator:
             self._has_upkeep = self._store.maintain(_now())
 
     def _tell_health(self, link: mqtt.Connection) -> None:
-        if time.monotonic() >= self._health_due:
-            payload = encode_health(self._core.health(), time=_now(), version=__version__)
-            link.publish(Outgoing(topic=self._topics.health(self.name), payload=payload, retain=True))
-            self._health_due = time.monotonic() + self._health_interval
+        now = time.monotonic()
+        is_asked = self._core.is_asked_how_it_is and now >= self._health_told + _HEALTH_SPACING
+        if now < self._health_due and not is_asked:
+            return
+        self._core.is_asked_how_it_is = False
+        self._health_told, self._health_due = now, now + self._health_interval
+        metrics = {**self._metrics(now), **usage(), **self._core.metrics()}
+        report = HealthReport(_now(), __version__, metrics)
+        self._tell(link, self._topics.aggregator_health(self.name), report, kind=AGGREGATOR_HEALTH.name, name=self.name)
+
+    def _tell_broker(self, link: mqtt.Connection) -> None:
+        now, broker = time.monotonic(), self._core.broker
+        if now >= self._broker_due and broker.is_known and not self._outage:
+            self._broker_due = now + self._health_interval
+            process = self._find_broker()
+            used = {} if process is None else usage(process)
+            report = HealthReport(_now(), broker.version, {**used, **broker.metrics()})
+            self._tell(link, self._topics.broker_health, report, kind=BROKER_HEALTH.name, name="")
+
+    def _tell(self, link: mqtt.Connection, topic: str, report: HealthReport, *, kind: str, name: str) -> None:
+        link.publish(Outgoing(topic=topic, payload=encode_health(report), retain=True))
+        self._core.keep(HealthRow(kind, name, *report, received=report.time))
+
+    def _metrics(self, now: float) -> dict[str, float]:
+        """What is counted here, since the start or since the last call."""
+        most, self._most_waiting = self._most_waiting, 0
+        return {
+            "uptimeSeconds": round(now - self._began, 1),
+            "connections": self._connections,
+            "committed": self._committed,
+            "commits": self._committed_batches,
+            **self._commits.take(),
+            **self._lags.take(),
+            "queueMessages": self._waiting,
+            "queueMaxMessages": most,
+            "databaseBytes": self._store.size(),
+        }
+
+    @property
+    def _waiting(self) -> int:
+        return self._delivered - self._settled
 
     def _settle(self, link: mqtt.Connection, batch: list[mqtt.Messages]) -> None:
         """Commit; only then acknowledge what came, and publish what follows from it."""
-        if not self._commit(self._core.take_batch()):
+        self._most_waiting = max(self._most_waiting, self._waiting)
+        written = self._core.take_batch()
+        if not self._commit(written):
             return
+        self._committed = self._core.counts["messages"]
         for came in batch:
             link.acknowledge(came)
+            self._settled += len(came.messages)
+        if (first := self._core.take_first_sampled()) is not None:
+            self._lags.add(max(0, _now() - first) / 1000)
         outgoing = self._core.take_outgoing()
         for start in range(0, len(outgoing), _MOST_AT_ONCE):
             link.publish_all(outgoing[start : start + _MOST_AT_ONCE])
 
     def _commit(self, batch: Batch) -> bool:
         """Write a batch, again and again where the store may recover; False when asked to stop before it did."""
-        delay, told = _FIRST_RETRY, ""
+        delay, told, began = _FIRST_RETRY, "", time.monotonic()
         while True:
             try:
                 self._store.commit(batch)
@@ -154,6 +234,9 @@ class Aggregator:
             else:
                 if told:
                     _log.warning("the database can be written again")
+                if not batch.is_empty:
+                    self._committed_batches += 1
+                    self._commits.add(time.monotonic() - began)
                 return True
             if not self._wait(delay):
                 return False
@@ -168,6 +251,8 @@ class Aggregator:
 
     def _connected(self, link: mqtt.Connection, session: str) -> None:
         self._session, self._outage = session, ""
+        self._connections += 1
+        self._health_due = min(self._health_due, time.monotonic() + _FIRST_HEALTH)
         link.publish(self._presence(PresenceState.ONLINE, session))
         self._core.connected(time.monotonic())
         _log.info("connected as %s", self.client_id)

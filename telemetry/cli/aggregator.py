@@ -3,12 +3,14 @@
 import argparse
 import gc
 import signal
+from functools import partial
 
 from telemetry.aggregator.run import Aggregator
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
 from telemetry.cli.reload import Reload
 from telemetry.logs import start_logging
 from telemetry.mqtt import Connection
+from telemetry.security.reload import holder
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import require_host_name
 
@@ -35,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         topics=choice.topics,
         intervals=choice.settings.intervals,
         store=store,
+        find_broker=partial(holder, choice.data / "broker"),
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: aggregator.stop())
@@ -44,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         client_id=aggregator.client_id,
         deliver=aggregator.deliver,
         filters=aggregator.filters,
+        unqueued=aggregator.unqueued,
         will=aggregator.will,
         protocol=choice.settings.broker.protocol,
         keep_session=True,

@@ -1,4 +1,4 @@
-"""Every miner and host as it is now, from the database."""
+"""Every miner and host as it is now, from the database; with --self agents, aggregators and the broker."""
 
 import argparse
 import time
@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from telemetry.cli.health import print_health, print_json
 from telemetry.cli.options import add_common, add_database, add_json, chosen
 from telemetry.cli.tables import Cell, count_of, format_column, print_table, state_text, warn_if_idle
 from telemetry.fields import Record
@@ -37,12 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
     add_database(parser)
     add_json(parser)
+    parser.add_argument(
+        "--self", dest="itself", action="store_true", help="how the parts of telemetry are, not the fleet"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the fleet: the miners, then the hosts."""
     choice = chosen(arguments)
     database = choice.database
+    if arguments.itself:
+        with open_reader(database) as reader:
+            (print_json if arguments.json else print_health)(reader)
+        warn_if_idle(database)
+        return 0
     with open_reader(database) as reader:
         lost, late = reader.lost_and_late()
         miners = _columns(reader, MINER_INFO, (*_NET, *_MINER_HEADINGS))

@@ -105,7 +105,8 @@ class Connection:
 
     Events go to `deliver` from the network thread, which therefore must not block; with `manual_ack` a message
     is the broker's until it is acknowledged, and comes again on the next connection if it never was. `will` makes
-    the last will for a session's name. With `keep_session` the broker queues for us while we are away.
+    the last will for a session's name. With `keep_session` the broker queues for us while we are away, but not what
+    `unqueued` filters match: that is subscribed to at QoS 0, and missed where the broker does not grant it.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Connection:
         client_id: str,
         deliver: Callable[[Event], None],
         filters: Sequence[str] = (),
+        unqueued: Sequence[str] = (),
         will: Will | None = None,
         protocol: str = "3.1.1",
         keep_session: bool = False,
@@ -124,7 +126,7 @@ class Connection:
     ) -> None:
         self._url, self._client_id, self._deliver = url, client_id, deliver
         self._tls = url.trust.context() if url.tls else None
-        self._filters, self._will = tuple(filters), will
+        self._filters, self._unqueued, self._will = tuple(filters), tuple(unqueued), will
         self._protocol = PROTOCOLS[protocol]
         self._keep_session, self._manual_ack, self._retry = keep_session, manual_ack, retry
         self._keepalive = keepalive
@@ -324,7 +326,7 @@ class Connection:
             # In a session that was kept, subscribing again would send every retained message again.
             self._get_ready(session)
         else:
-            client.subscribe([(one, 1) for one in self._filters])
+            client.subscribe([*((one, 1) for one in self._filters), *((one, 0) for one in self._unqueued)])
 
     def _on_subscribe(
         self, client: paho.Client, session: _Session, _mid: int, codes: list[ReasonCode], _properties: object

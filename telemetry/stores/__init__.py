@@ -98,11 +98,34 @@ class RejectedRow(NamedTuple):
     payload: bytes
 
 
+class HealthRow(NamedTuple):
+    """How a part was when it last told: its kind, its name, and what `wire.HealthReport` says. Times: Unix ms.
+
+    The name is `<minerId>/<agent>` of an agent, that of an aggregator, empty for the broker.
+    """
+
+    kind: str
+    name: str
+    time: int
+    version: str
+    metrics: Mapping[str, float]
+    received: int
+
+
+class Violated(NamedTuple):
+    """How often an agent stated what is not its to state at one topic, and when it last did (Unix ms)."""
+
+    agent: AgentKey
+    number: int
+    time: int
+
+
 @dataclass(slots=True)
 class Batch:
     """What one transaction writes. None in `records` or `agents` forgets; `moved` has agents that are stored.
 
-    `is_behind`: what the history says since a batch that was not behind, `records` do not have yet.
+    `health` is by kind and name; `violations` adds to what is stored, by topic. An agent that is forgotten takes its
+    own of both along. `is_behind`: what the history says since a batch that was not behind, `records` do not have yet.
     """
 
     records: dict[RecordKey, RecordRow | None] = field(default_factory=dict)
@@ -111,6 +134,8 @@ class Batch:
     history: list[HistoryRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
+    health: dict[tuple[str, str], HealthRow] = field(default_factory=dict)
+    violations: dict[str, Violated] = field(default_factory=dict)
     is_behind: bool = False
 
     @property
@@ -118,6 +143,7 @@ class Batch:
         """Whether there is nothing to write."""
         return not (
             self.records or self.agents or self.moved or self.history or self.events or self.rejected
+            or self.health or self.violations
         )  # fmt: skip
 
 
@@ -141,6 +167,9 @@ class Store(Protocol):
 
     def maintain(self, time: int) -> bool:
         """Do some milliseconds of upkeep, at `time` (Unix ms); whether there is more to do at once."""
+
+    def size(self) -> int:
+        """Bytes that it takes up on disk."""
 
     def close(self) -> None:
         """End; everything committed stays."""

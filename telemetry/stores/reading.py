@@ -13,7 +13,7 @@ import orjson
 from telemetry.errors import StoreError, UsageError
 from telemetry.fields import Record
 from telemetry.records import RECORDS
-from telemetry.stores import RecordRow, StoredAgent
+from telemetry.stores import HealthRow, RecordRow, StoredAgent
 from telemetry.stores.rows import (
     AGENTS,
     APPLICATION_ID,
@@ -43,6 +43,15 @@ class Event(NamedTuple):
     detail: str
     before: str | None = None
     lasted: int | None = None
+
+
+class Violations(NamedTuple):
+    """How often somebody stated at a topic what is not its to state, who did last, and when (Unix ms)."""
+
+    topic: str
+    agent: str
+    number: int
+    time: int
 
 
 class Reader:
@@ -83,6 +92,20 @@ class Reader:
     def count(self) -> int:
         """How many records there are."""
         return sum(self._rows(f"SELECT count(*) FROM {record.name}")[0][0] for record in RECORDS)
+
+    def health(self) -> list[HealthRow]:
+        """How each part was when it last told: aggregators, brokers and agents."""
+        if not self._has("health"):
+            return []
+        return [
+            HealthRow(*row)._replace(metrics=orjson.loads(row["metrics"])) for row in self._rows("SELECT * FROM health")
+        ]
+
+    def violations(self) -> list[Violations]:
+        """Where agents state what is not theirs, the most frequent first."""
+        if not self._has("violations"):
+            return []
+        return [Violations(*row) for row in self._rows("SELECT * FROM violations ORDER BY number DESC, topic")]
 
     def rejected(self) -> int:
         """How many rows the table `rejected` holds."""
@@ -138,6 +161,10 @@ class Reader:
             for record in RECORDS
             for row in self._rows(f"SELECT * FROM {record.name}")
         )
+
+    def _has(self, table: str) -> bool:
+        """Whether there is a table: an aggregator of before may have made the database."""
+        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)))
 
     def _rows(self, query: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> list[sqlite3.Row]:
         return self._connection.execute(query, parameters).fetchall()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import orjson
 import sqlite_utils
 
 from telemetry.config import Retention
@@ -48,6 +49,21 @@ _CAUGHT_UP = "UPDATE mirrored SET history = :newest WHERE history <> :newest"
 
 _EVENT_COLUMNS = {"time": int, "minerId": str, "agent": str, "event": str, "detail": str}
 _REJECTED_COLUMNS = {"time": int, "topic": str, "reason": str, "payload": bytes}
+_HEALTH_COLUMNS = {"kind": str, "name": str, "time": int, "version": str, "metrics": str, "received": int}
+_VIOLATION_COLUMNS = {"topic": str, "agent": str, "number": int, "time": int}
+
+MOST_VIOLATIONS = 1000
+"""Topics kept in the table `violations`; those that were heard of last."""
+
+_VIOLATE = (
+    "INSERT INTO violations VALUES (?, ?, ?, ?) ON CONFLICT (topic)"
+    " DO UPDATE SET agent = excluded.agent, number = number + excluded.number, time = excluded.time"
+)
+_PRUNE = (
+    "DELETE FROM violations WHERE topic NOT IN"
+    f" (SELECT topic FROM violations ORDER BY time DESC LIMIT {MOST_VIOLATIONS})"
+)
+_TELL = f"INSERT OR REPLACE INTO health VALUES ({', '.join('?' * len(_HEALTH_COLUMNS))})"
 
 
 class SqliteStore:
@@ -89,6 +105,7 @@ class SqliteStore:
                     table.write({key: row for key, row in batch.records.items() if key.record is record})
                 self._agents.write(batch.agents, batch.moved)
                 self._write_rows(batch)
+                self._write_health(batch)
                 if not batch.is_behind:
                     self._connection.execute(_CAUGHT_UP, {"newest": self._history.next - 1})
         except BaseException as error:
@@ -101,6 +118,11 @@ class SqliteStore:
     def maintain(self, time: int) -> bool:
         """Do some milliseconds of the history's upkeep; what cannot be done now is tried again in a minute."""
         return self._upkeep.step(time)
+
+    def size(self) -> int:
+        """Bytes that the database takes up on disk, with its write-ahead log."""
+        paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
 
     def close(self) -> None:
         """End; everything committed stays."""
@@ -163,6 +185,8 @@ class SqliteStore:
             self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS agents_by_key ON agents (minerId, agent)")
             for name, kinds in (("events", _EVENT_COLUMNS), ("rejected", _REJECTED_COLUMNS)):
                 _make(database, name, {"id": int} | kinds, "id")
+            _make(database, "health", _HEALTH_COLUMNS, ("kind", "name"))
+            _make(database, "violations", _VIOLATION_COLUMNS, "topic")
             for statement in (*SCHEMA.split(";"), CLOCK):
                 self._connection.execute(statement)
             if is_old:
@@ -206,6 +230,21 @@ class SqliteStore:
             self._connection.execute(
                 "DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?", (MOST_REJECTED,)
             )
+
+    def _write_health(self, batch: Batch) -> None:
+        gone = [str(key) for key, agent in batch.agents.items() if agent is None]
+        for name in gone:
+            self._connection.execute("DELETE FROM health WHERE kind = 'agent' AND name = ?", (name,))
+            self._connection.execute("DELETE FROM violations WHERE agent = ?", (name,))
+        told = [
+            (*one, row.time, row.version, orjson.dumps(row.metrics).decode(), row.received)
+            for one, row in batch.health.items()
+        ]
+        self._connection.executemany(_TELL, told)
+        if batch.violations:
+            rows = [(topic, str(one.agent), one.number, one.time) for topic, one in batch.violations.items()]
+            self._connection.executemany(_VIOLATE, rows)
+            self._connection.execute(_PRUNE)
 
 
 def _remedy(error: sqlite3.Error | ValueError) -> str:
