@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import pwd
-import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from telemetry.connection_limit import ConnectionLimit
 from telemetry.errors import TelemetryError
 from telemetry.processes import become, require_free
 from telemetry.security.refusals import log_types, watch_own_errors
@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 _DIRECTORIES = "/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin"
 _USER = "mosquitto"
-_SPARE_DESCRIPTORS = 64
 
 
 def find_mosquitto() -> str:
@@ -48,7 +47,19 @@ def url_file(data: Path) -> Path:
     return data / "broker" / "url"
 
 
-def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "") -> None:
+def connection_limit(data: Path, *, port: int, wanted: int, open_to: str = "") -> ConnectionLimit:
+    """How many connections the broker of a data directory will take, where `wanted` are set."""
+    registry = Registry(data)
+    listened = [("127.0.0.1", port)]
+    if registry.exists:
+        served = registry.served()
+        listened.append((served.listen, served.port))
+    elif open_to:
+        listened.append((open_to, port))
+    return ConnectionLimit.of(wanted, listened)
+
+
+def run_mosquitto(data: Path, *, port: int, limit: ConnectionLimit, open_to: str = "") -> None:
     """Replace this process by Mosquitto, on loopback, and beyond it as `broker init` decided. Never returns.
 
     `open_to` is an address at which it listens to everybody, without TLS and credentials.
@@ -60,7 +71,7 @@ def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _hold(directory)
+        lock = _hold(directory)
         served = _served(registry)
         user = _prepare_for_user(directory)
         configuration = directory / "mosquitto.conf"
@@ -71,7 +82,6 @@ def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "")
         url_file(data).write_text(f"mqtt://127.0.0.1:{port}\n")
     except OSError as error:
         raise TelemetryError(f"{directory}: {error.strerror}; give a --data that can be written") from None
-    _allow_connections(connections)
     if os.geteuid() == 0 and user is None:
         _log.warning("runs as root: no user %s that could write %s", _USER, directory)
 
@@ -82,6 +92,7 @@ def run_mosquitto(data: Path, *, port: int, connections: int, open_to: str = "")
     if served is not None:
         watch_own_errors(directory, served.topics, give_up_root)
     give_up_root()
+    limit.hold(lock)
     os.execv(program, [program, "-c", str(configuration)])  # noqa: S606  # a fixed program, no shell
 
 
@@ -95,14 +106,15 @@ def prepare_directory(data: Path) -> None:
         raise TelemetryError(f"{directory}: {error.strerror}; give a --data that can be written") from None
 
 
-def _hold(directory: Path) -> None:
-    """Keep every other broker off the directory for as long as this process runs, as Mosquitto too."""
+def _hold(directory: Path) -> int:
+    """Keep every other broker off the directory for as long as this process runs, as Mosquitto too; by a descriptor."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise TelemetryError(f"{directory}: another broker is using it; end that one first") from None
     os.set_inheritable(descriptor, True)
+    return descriptor
 
 
 def _prepare_for_user(directory: Path) -> pwd.struct_passwd | None:
@@ -167,10 +179,3 @@ def _access(directory: Path, served: Served) -> str:
     if served.requires_certificates:
         lines += [f"cafile {directory / CLIENT_AUTHORITY}", "require_certificate true"]
     return "\n".join(lines)
-
-
-def _allow_connections(connections: int) -> None:
-    """Descriptors for the connections, as far as the hard limit lets us."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _SPARE_DESCRIPTORS
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

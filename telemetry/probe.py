@@ -36,6 +36,8 @@ def look_at(url: BrokerUrl, topic: str | None) -> Seen:
         with _connected(url) as sock:
             expires = _expiry(sock)
             return Seen(expires) if topic is None else Seen(expires, _ask(sock, url, topic))
+    except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
+        raise TelemetryError(f"{url}: {url.turned_away}") from None
     except ssl.SSLError as error:
         raise TelemetryError(f"{url}: {explain(error)}") from None
     except TimeoutError:
@@ -96,7 +98,7 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         if not (more := sock.recv(size - len(data))):
-            raise OSError("connection closed")
+            raise ConnectionResetError
         data += more
     return data
 

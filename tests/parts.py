@@ -115,11 +115,11 @@ class Process:
 class Broker:
     """A Mosquitto by our configuration on a free port."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         self.data = directory
         self.port = own_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
-        self._process = Process(directory, "broker", "--data", str(directory), "--port", str(self.port))
+        self._process = Process(directory, "broker", "--data", str(directory), "--port", str(self.port), *options)
 
     def start(self) -> "Broker":
         self._process.start()

@@ -376,7 +376,7 @@ def _other_name(secured: Secured) -> str:
 def test_a_port_without_tls_is_told(secured: Secured) -> None:
     bundle = secured.enroll("f01234", "tls2")
     told = _refusal(_url(secured, bundle, host="127.0.0.1", port=secured.port))
-    assert "is it the port of mqtts://?" in told
+    assert "is it not the port of mqtts://?" in told
 
 
 def test_a_certificate_that_has_expired_is_told_and_shown(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from telemetry.access import require_name
 from telemetry.cli.options import DEFAULT_DATA, add_common, chosen
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.logs import start_logging
-from telemetry.mosquitto import prepare_directory, run_mosquitto
+from telemetry.mosquitto import connection_limit, prepare_directory, run_mosquitto
 from telemetry.processes import require_free
 from telemetry.security.expiry import format_day
 from telemetry.security.registry import CLIENT_AUTHORITY, Registry, Served
@@ -78,14 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
     _require_said(arguments, registry)
     start_logging("broker", choice.settings.log)
     require_free(arguments.port)
+    where, wanted = arguments.open_to or "", choice.settings.broker.connections
+    limit = connection_limit(choice.data, port=arguments.port, wanted=wanted, open_to=where)
     if not arguments.quiet:
-        _log.info("%s", _where(arguments, registry))
-    run_mosquitto(
-        choice.data,
-        port=arguments.port,
-        connections=choice.settings.broker.connections,
-        open_to=arguments.open_to or "",
-    )
+        _log.info("%s; %s", _where(arguments, registry), limit)
+    run_mosquitto(choice.data, port=arguments.port, limit=limit, open_to=where)
     return 1
 
 

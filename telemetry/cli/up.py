@@ -19,6 +19,7 @@ from telemetry.cli.parts import Part, log_file, start_broker, stop_parts
 from telemetry.cli.tables import console
 from telemetry.errors import TelemetryError
 from telemetry.fields import Value
+from telemetry.mosquitto import connection_limit
 from telemetry.stores.reading import open_reader
 from telemetry.topics import RecordKey
 from telemetry.wire import decode_snapshot
@@ -76,7 +77,8 @@ def _say_where(choice: Chosen, port: int) -> None:
     key = _key(choice)
     prefix = choice.topics.records
     out = console()
-    out.print(f"broker     mqtt://127.0.0.1:{port}, loopback only and without credentials")
+    limit = connection_limit(choice.data, port=port, wanted=choice.settings.broker.connections)
+    out.print(f"broker     mqtt://127.0.0.1:{port}, loopback only and without credentials; {limit}")
     out.print(f"database   {choice.database}")
     out.print(f"agent      {key or host_name(choice.settings) + ', of the miner that Lotus will tell'}")
     out.print("follow it  " + f"mosquitto_sub -h 127.0.0.1 -p {port} -t '{prefix}/#' -v", style="bold")

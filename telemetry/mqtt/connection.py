@@ -37,6 +37,7 @@ PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVers
 _CONNECT_TIMEOUT = 5.0  # a broker in a storm takes a connection and forgets it: try again soon
 _SESSION_EXPIRY = 7 * 86400
 _RECEIVE_MAXIMUM = 1000  # Mosquitto, by its own limits, drops what it counts as sent where more wait for the socket
+_TURNED_AWAY = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
 _REST = 0.005
 """Seconds without reading after messages came in, so that those that follow come together: a round costs as much as 50
 of them."""
@@ -90,6 +91,7 @@ class _Session:
     name: str
     reader: PacketReader
     outbox: Outbox
+    answered: bool = False
     ready: bool = False
     rests: bool = False
     ended: str | None = None
@@ -230,8 +232,7 @@ class Connection:
             else:
                 session.client.connect(self._url.host, self._url.port, keepalive)
         except (OSError, ValueError) as error:
-            no_tls = "; is it the port of mqtts://?" if self._tls and isinstance(error, ConnectionResetError) else ""
-            return f"{self._url}: {_cause(error)}{no_tls}"
+            return f"{self._url}: {self._url.turned_away if isinstance(error, _TURNED_AWAY) else _cause(error)}"
         self._session = session
         return None
 
@@ -308,7 +309,8 @@ class Connection:
                 return f"{self._url}: no answer for {_CONNECT_TIMEOUT:.0f} s"
         alert = session.client.link.alert
         told = explain(alert) if alert is not None and not session.ready else None
-        return f"{self._url}: {session.refused or told or session.ended or 'connection closed'}"
+        broken = "connection lost" if session.answered else self._url.turned_away
+        return f"{self._url}: {session.refused or told or session.ended or broken}"
 
     def _wake(self) -> None:
         # The network thread looks by itself after all that it does. A full pipe already wakes it.
@@ -319,6 +321,7 @@ class Connection:
     def _on_connect(
         self, client: paho.Client, session: _Session, flags: paho.ConnectFlags, code: ReasonCode, properties: object
     ) -> None:
+        session.answered = True
         session.outbox.allow(getattr(properties, "ReceiveMaximum", WINDOW))
         if code.is_failure:
             session.refused = f"refused: {code}{self._url.advice(code.value)}"
@@ -365,7 +368,7 @@ def _on_disconnect(
     _client: paho.Client, session: _Session, _flags: object, code: ReasonCode, _properties: object
 ) -> None:
     # paho's "Unspecified error" is a connection that broke without a word.
-    session.ended = "connection lost" if code.getName() == "Unspecified error" else str(code)
+    session.ended = None if code.getName() == "Unspecified error" else str(code)
 
 
 def _tune(sock: socket.socket) -> None:

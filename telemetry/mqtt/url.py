@@ -46,6 +46,12 @@ class BrokerUrl:
             return ": the broker wants a user name and password: give --bundle"
         return ": its password is wrong, was renewed or revoked: get a new bundle (`telemetry rotate` or `enroll`)"
 
+    @property
+    def turned_away(self) -> str:
+        """What it means that the broker ends a connection without a word, before it is one."""
+        no_tls = "; or is it not the port of mqtts://?" if self.tls else ""
+        return f"closed before it said a word: it may have as many connections as it takes (broker.connections){no_tls}"
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"

@@ -32,6 +32,7 @@ _DENIED = re.compile(r"Denied PUBLISH from (\S+) \(.*?, '(.*)', \.\.\.")
 _CONNECTED = re.compile(r"New client connected from (\S+) as (\S+) \(")
 _REFUSED = re.compile(r"Sending CONNACK to (\S+) \(\d+, (?:4|5|134|135)\)")
 _TAKEN = re.compile(r"Client (\S+) already connected, closing old connection")
+_FULL = re.compile(r"Client connection from \S+ denied|Unable to accept new connection")
 _SUBSCRIBE = re.compile(r"Received SUBSCRIBE from (\S+)")
 _FILTER = re.compile(r"\t(.*) \(QoS \d\)")
 
@@ -100,6 +101,8 @@ class Refusals:
             return f"{denied[1]} publishes to {denied[2]}"
         elif (login := _REFUSED.match(line)) is not None:
             return f"{login[1]} connects with a wrong user name or password"
+        elif _FULL.match(line) is not None:
+            return "a connection beyond those that it takes: see broker.connections"
         elif has_will and line.startswith("\t") and not self._may(self._client, "write", line[1:]):
             return f"{self._client} leaves a will on {line[1:]}"
         elif (wanted := _FILTER.fullmatch(line)) is not None and not self._may(self._subscriber, "read", wanted[1]):
