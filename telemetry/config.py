@@ -80,6 +80,14 @@ class Aggregator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Web:
+    """`[web]`: where the page is served."""
+
+    listen: str = "127.0.0.1"
+    port: int = 8585
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """`[history]`: for how many seconds an aggregator keeps messages, and summaries of five minutes and of an hour.
 
@@ -172,6 +180,7 @@ class Settings:
     aggregator: Aggregator = field(default_factory=Aggregator)
     history: Retention = field(default_factory=Retention)
     spool: Spool = field(default_factory=Spool)
+    web: Web = field(default_factory=Web)
     topics: Prefixes = field(default_factory=Prefixes)
     intervals: Intervals = field(default_factory=Intervals)
     lotus: Lotus = field(default_factory=Lotus)

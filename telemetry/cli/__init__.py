@@ -17,6 +17,7 @@ COMMANDS = {
     "agent": "sample this host and publish what changed",
     "aggregator": "mirror every record into the database and publish snapshots",
     "broker": "Mosquitto by our rules: on loopback, and after `broker init` beyond it",
+    "web": "a page of the fleet, its read API and its WebSocket",
     "enroll": "credentials for a host, in one file; also for one who reads",
     "rotate": "new credentials for a user; the old ones end",
     "revoke": "the end of a user's credentials, at once",
@@ -42,7 +43,7 @@ COMMANDS = {
 _MODULES = {"import": "import_"}
 """Where the name is a word of Python's own."""
 
-SERVERS = {"up", "agent", "aggregator", "broker", "simulate"}
+SERVERS = {"up", "agent", "aggregator", "broker", "web", "simulate"}
 """Commands that run until Ctrl-C or SIGTERM, and end with status 0."""
 
 

@@ -150,6 +150,8 @@ _OPTION_PATHS = {
     "state": ("agent", "state"),
     "aggregator_name": ("aggregator", "name"),
     "database": ("aggregator", "database"),
+    "web_listen": ("web", "listen"),
+    "web_port": ("web", "port"),
 }
 
 
