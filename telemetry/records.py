@@ -3,6 +3,8 @@
 Deadbands are what keeps an idle host quiet: they stand where the noise of a reading tells nobody anything.
 """
 
+from functools import cache
+
 from telemetry.fields import (
     EXACT,
     Deadband,
@@ -278,3 +280,9 @@ WORKER_INFO = Record(
 )  # fmt: skip
 
 RECORDS = (MINER_INFO, WORKER_INFO)
+
+
+@cache
+def declared(name: str) -> Field | None:
+    """A field by its name, of whichever record."""
+    return next((record.by_name[name] for record in RECORDS if name in record.by_name), None)

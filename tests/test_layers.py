@@ -32,6 +32,7 @@ LAYERS = (
         "simulate",
         "broker",
         "schemas",
+        "times",
     },
     {"agent", "aggregator", "client"},
     {"web"},

@@ -304,7 +304,7 @@ def test_a_plot_fits_80_columns_without_colour_and_shows_the_curve(
         (("f01234", "seal01", "netState"), 2, "see `telemetry events f01234/seal01`"),
         (("f01234", "seal01", "cpuLoad", "--agg", "median"), 2, "--agg median: expected min, mean, max, last, count"),
         (("f01234", "seal01", "cpuLoad", "--step", "often"), 2, "'often' is no length of time"),
-        (("f01234", "seal01", "cpuLoad", "--step", "1ms"), 2, "take a longer --step"),
+        (("f01234", "seal01", "cpuLoad", "--step", "1ms"), 2, "take a longer step"),
         (("f01234", "seal01", "taskState", "--plot"), 2, "taskState is no number"),
         (("1234", "seal01", "cpuLoad"), 2, "miner id '1234'"),
     ],

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry.cli import main
-from telemetry.cli.times import is_time, parse_span, parse_time
 from telemetry.errors import UsageError
+from telemetry.times import is_time, parse_span, parse_time
 
 NOW = 1_795_800_000_123
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

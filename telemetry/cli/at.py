@@ -8,7 +8,7 @@ import orjson
 from telemetry.cli.moments import Moment, moments
 from telemetry.cli.options import add_common, add_database, add_json, add_record, chosen, record_of
 from telemetry.cli.tables import Cell, Styled, format_moment, format_value, print_line, print_table, state_text
-from telemetry.cli.times import TIME_HELP, parse_time
+from telemetry.times import TIME_HELP, parse_time
 from telemetry.topics import RecordKey
 from telemetry.units import format_age
 

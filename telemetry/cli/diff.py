@@ -10,9 +10,9 @@ import orjson
 from telemetry.cli.moments import moments
 from telemetry.cli.options import add_common, add_database, add_json, chosen, named_record
 from telemetry.cli.tables import format_moment, format_value, print_table
-from telemetry.cli.times import TIME_HELP, is_time, parse_time
 from telemetry.errors import UsageError
 from telemetry.fields import Field, Value
+from telemetry.times import TIME_HELP, is_time, parse_time
 
 _EXAMPLE = "expected TIME [TIME] MINER [HOST], as in `telemetry diff -1d f01234 seal01`"
 

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from telemetry.cli.options import add_common, add_database, add_json, chosen, named_record
+from telemetry.cli.ranges import add_range, range_of
 from telemetry.cli.tables import Cell, format_moment, print_table, state_text
-from telemetry.cli.times import add_range, range_of
 from telemetry.errors import TelemetryError
 from telemetry.stores.reading import Event, open_reader
 from telemetry.topics import AgentKey

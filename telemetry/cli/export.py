@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from telemetry.cli.files import Advance, progress, replacing
-from telemetry.cli.known import declared, opened, require_record, tell
+from telemetry.cli.known import aggregates_of, opened, require_record, tell
 from telemetry.cli.options import add_common, add_database, chosen, named_record
-from telemetry.cli.series import AGGREGATES, aggregates_of, may_be_number, parts, stepped
+from telemetry.cli.ranges import add_range, range_of
 from telemetry.cli.tables import count_of, format_moment
-from telemetry.cli.times import add_range, parse_span, range_of
 from telemetry.cli.writers import WRITERS, Columns, Row
 from telemetry.config import nearest
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.fields import Owner, Scalar, ScalarList, Type
+from telemetry.records import declared
 from telemetry.stores.history import Statement, Tier
 from telemetry.stores.history.reading import FOR_EVER, History
+from telemetry.stores.history.series import AGGREGATES, may_be_number, parts, stepped
+from telemetry.times import parse_span
 from telemetry.topics import RecordKey
 from telemetry.units import Unit, format_number
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import orjson
 
-from telemetry.cli.known import TIERS, declared, opened, require_field, require_record, tell
+from telemetry.cli.known import TIERS, aggregates_of, opened, require_record, tell
 from telemetry.cli.options import add_common, add_database, chosen, named_record
-from telemetry.cli.series import AGGREGATES, Column, Part, aggregates_of, parts, statements, stepped
+from telemetry.cli.ranges import add_range, range_of
 from telemetry.cli.tables import Cell, format_column, format_moment, format_value, print_table
-from telemetry.cli.times import add_range, parse_span, range_of
 from telemetry.errors import TelemetryError, UsageError
+from telemetry.records import declared
 from telemetry.stores.history import HOUR, Tier
 from telemetry.stores.history.reading import FOR_EVER, History
+from telemetry.stores.history.series import AGGREGATES, Column, Part, parts, require_field, statements, stepped
+from telemetry.times import parse_span
 from telemetry.topics import RecordKey
 from telemetry.units import format_age, format_number, number_formatter
 

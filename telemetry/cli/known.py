@@ -9,11 +9,10 @@ from pathlib import Path
 from telemetry.cli.tables import format_moment
 from telemetry.config import nearest
 from telemetry.errors import TelemetryError, UsageError
-from telemetry.fields import Field, Owner
-from telemetry.records import RECORDS
 from telemetry.stores.history import Tier
 from telemetry.stores.history.reading import FOR_EVER, Damage, History, open_history
 from telemetry.stores.history.rows import SAVE
+from telemetry.stores.history.series import AGGREGATES
 from telemetry.topics import RecordKey
 
 _MOST_TOLD = 5
@@ -23,12 +22,6 @@ TIERS = {
     Tier.FIVE_MINUTES: "the summaries of five minutes",
     Tier.HOURS: "the summaries of an hour",
 }
-
-
-@cache
-def declared(name: str) -> Field | None:
-    """A field by its name, of whichever record."""
-    return next((record.by_name[name] for record in RECORDS if name in record.by_name), None)
 
 
 def require_record(history: History, key: RecordKey) -> dict[Tier, int]:
@@ -44,20 +37,13 @@ def require_record(history: History, key: RecordKey) -> dict[Tier, int]:
     raise TelemetryError(f"{key}: no history of it{nearest(str(key), known)}")
 
 
-def require_field(history: History, key: RecordKey, name: str) -> None:
-    """Raise when a record cannot have a field in its history."""
-    field = key.record.by_name.get(name)
-    if field is None:
-        elsewhere = declared(name)
-        if elsewhere is not None and key.hostName is None:
-            raise UsageError(f"{name} is a field of hosts: name one, as in {key.minerId}/HOST")
-        stated = history.fields()
-        if name not in stated or elsewhere is not None:
-            raise UsageError(f"unknown field {name}{nearest(name, {*stated, *key.record.by_name})}")
-    elif field.owner is Owner.KEY:
-        raise UsageError(f"{name} names the record: it does not change")
-    elif field.owner is Owner.AGGREGATOR:
-        raise UsageError(f"{name} is not in the history of messages: see `telemetry events {key}`")
+def aggregates_of(text: str) -> list[str]:
+    """The aggregates that `--agg` names."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in AGGREGATES:
+            raise UsageError(f"--agg {name}: expected {', '.join(AGGREGATES)}, or several with commas")
+    return names or ["mean"]
 
 
 @contextmanager

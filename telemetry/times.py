@@ -1,6 +1,5 @@
 """Times and spans as a person writes them: one grammar for all commands. Times are Unix milliseconds."""
 
-import argparse
 import re
 from datetime import datetime
 
@@ -40,22 +39,6 @@ def is_time(text: str, now: int) -> bool:
     except UsageError:
         return False
     return True
-
-
-def add_range(parser: argparse.ArgumentParser, *, since: str | None) -> None:
-    """`--since` and `--until`."""
-    default = "all that there is" if since is None else since
-    parser.add_argument("--since", metavar="TIME", default=since, help=f"{TIME_HELP} (default: {default})")
-    parser.add_argument("--until", metavar="TIME", default="now", help="up to this time (default: %(default)s)")
-
-
-def range_of(arguments: argparse.Namespace, now: int) -> tuple[int, int]:
-    """The range that `--since` and `--until` name: from the first to before the second."""
-    since = 0 if arguments.since is None else parse_time(arguments.since, now)
-    until = parse_time(arguments.until, now)
-    if since >= until:
-        raise UsageError(f"--since {arguments.since.strip()} is not before --until {arguments.until.strip()}")
-    return since, until
 
 
 def _span(text: str) -> int:

@@ -1,12 +1,13 @@
-"""Fields over time as columns, for tables, plots and exports: what was stated, or one value a step."""
+"""Fields over time as columns, for tables, plots and pages: what was stated, or one value a step."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from telemetry.cli.known import declared
+from telemetry.config import nearest
 from telemetry.errors import UsageError
-from telemetry.fields import Scalar, Value
+from telemetry.fields import Owner, Scalar, Value
+from telemetry.records import declared
 from telemetry.stores.history import Change, Tier
 from telemetry.stores.history.reading import FOR_EVER, History
 from telemetry.topics import RecordKey
@@ -44,13 +45,20 @@ class Column:
         return Unit.COUNT if self.aggregate == "count" else found.unit if found else Unit.NONE
 
 
-def aggregates_of(text: str) -> list[str]:
-    """The aggregates that `--agg` names."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in AGGREGATES:
-            raise UsageError(f"--agg {name}: expected {', '.join(AGGREGATES)}, or several with commas")
-    return names or ["mean"]
+def require_field(history: History, key: RecordKey, name: str) -> None:
+    """Raise when a record cannot have a field in its history."""
+    field = key.record.by_name.get(name)
+    if field is None:
+        elsewhere = declared(name)
+        if elsewhere is not None and key.hostName is None:
+            raise UsageError(f"{name} is a field of hosts: name one, as in {key.minerId}/HOST")
+        stated = history.fields()
+        if name not in stated or elsewhere is not None:
+            raise UsageError(f"unknown field {name}{nearest(name, {*stated, *key.record.by_name})}")
+    elif field.owner is Owner.KEY:
+        raise UsageError(f"{name} names the record: it does not change")
+    elif field.owner is Owner.AGGREGATOR:
+        raise UsageError(f"{name} is not in the history of messages: see `telemetry events {key}`")
 
 
 def statements(history: History, key: RecordKey, fields: Sequence[str], since: int, until: int) -> list[Column]:
@@ -62,7 +70,7 @@ def statements(history: History, key: RecordKey, fields: Sequence[str], since: i
 def parts(kept: Mapping[Tier, int], since: int, until: int, step: int) -> list[Part]:
     """A range in parts, the oldest first: where what a step needs is not kept any more, steps are longer."""
     if (until - since) // step > MOST_STEPS:
-        raise UsageError(f"more than {MOST_STEPS:,} steps in this range: take a longer --step, or a shorter range")
+        raise UsageError(f"more than {MOST_STEPS:,} steps in this range: take a longer step, or a shorter range")
     needed = next((tier for tier in reversed(Tier) if tier and step % tier == 0), Tier.MESSAGES)
     found: list[Part] = []
     end = until
