@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from typing import Any
 
 import orjson
 
@@ -37,16 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not events:
         raise TelemetryError(f"no events from {format_moment(since)} to {format_moment(until)}")
     if arguments.json:
-        print(orjson.dumps([_flat(event) for event in events]).decode())
+        print(orjson.dumps([event.flat for event in events]).decode())
         return 0
     print_table(("TIME", "WHO", "EVENT", "BEFORE"), [_row(event) for event in events])
     return 0
-
-
-def _flat(event: Event) -> dict[str, Any]:
-    told = event.agent.record.fields | {"_time": event.time, "event": event.event}
-    more = {"detail": event.detail or None, "before": event.before, "lasted": event.lasted}
-    return told | {name: value for name, value in more.items() if value is not None}
 
 
 def _row(event: Event) -> list[Cell]:

@@ -8,6 +8,7 @@ from telemetry.cli.logs import start_logging
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
 from telemetry.client import Fleet
 from telemetry.web.app import Site
+from telemetry.web.past import Past
 from telemetry.web.server import listening_socket, serve
 
 
@@ -29,5 +30,5 @@ def run(arguments: argparse.Namespace) -> int:
     sock = listening_socket(web.listen, web.port)
     fleet = Fleet(choice.broker, topics=choice.topics, protocol=choice.settings.broker.protocol)
     print(f"web: http://{web.listen}:{web.port}/", file=sys.stderr, flush=True)
-    serve(Site(fleet), sock, lambda: stop.is_asked)
+    serve(Site(fleet, Past(choice.database, choice.topics)), sock, lambda: stop.is_asked)
     return 0

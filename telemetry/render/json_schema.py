@@ -92,6 +92,13 @@ def _snapshot(record: Record) -> Schema:
     return _object(properties, (*record.keys, "_time", "_positions"), text)
 
 
+def shown_record(record: Record) -> Schema:
+    """A record as readers are shown it."""
+    properties = {name: _field(field) for name, field in record.by_name.items()}
+    properties |= {"_time": _TIME, "_whole": {"type": "boolean", "description": "Whether no change of it is missing."}}
+    return _object(properties, (*record.keys, "_time", "_whole"), f"{record.name} as it is now.")
+
+
 def _field(declared: Field | Member | Metric) -> Schema:
     symbol = declared.unit.value.symbol
     unit = {} if declared.unit in {Unit.NONE, Unit.COUNT} else {"unit": symbol}

@@ -44,6 +44,13 @@ class Event(NamedTuple):
     before: str | None = None
     lasted: int | None = None
 
+    @property
+    def flat(self) -> dict[str, Any]:
+        """The event as JSON."""
+        told = self.agent.record.fields | {"_time": self.time, "event": self.event}
+        more = {"detail": self.detail or None, "before": self.before, "lasted": self.lasted}
+        return told | {name: value for name, value in more.items() if value is not None}
+
 
 class Violations(NamedTuple):
     """How often somebody stated at a topic what is not its to state, who did last, and when (Unix ms)."""
@@ -73,10 +80,11 @@ class Reader:
         picked = ", ".join(f"[{name}]" for name in names)
         return self._rows(f"SELECT {picked} FROM {record.name} ORDER BY {', '.join(record.keys)}")
 
-    def agents(self) -> dict[AgentKey, StoredAgent]:
-        """All agents."""
+    def agents(self, miner: str | None = None) -> dict[AgentKey, StoredAgent]:
+        """All agents, or a miner's."""
         version = self._rows("PRAGMA user_version")[0][0]
-        rows = self._rows(AGENTS[version])
+        query = f"SELECT * FROM ({AGENTS[version]}) WHERE :miner IS NULL OR minerId = :miner"
+        rows = self._rows(query, {"miner": miner})
         return {AgentKey(row["minerId"], row["agent"]): read_agent(row) for row in rows}
 
     def lost_and_late(self) -> tuple[int, int]:
@@ -112,19 +120,25 @@ class Reader:
         count: int = self._rows("SELECT count(*) FROM rejected")[0][0]
         return count
 
+    def rejected_by_topic(self) -> dict[str, int]:
+        """How many of those rows there are of each topic."""
+        return dict(map(tuple, self._rows("SELECT topic, count(*) FROM rejected GROUP BY topic")))
+
     def defects(self) -> int:
         """How often a full report differed from the mirror."""
         count: int = self._rows("SELECT count(*) FROM events WHERE event = 'defect'")[0][0]
         return count
 
-    def events(self, since: int, until: int, miner: str | None = None, agent: str | None = None) -> list[Event]:
-        """What happened to agents in a range of time, the newest last."""
+    def events(
+        self, since: int, until: int, miner: str | None = None, agent: str | None = None, most: int = -1
+    ) -> list[Event]:
+        """What happened to agents in a range of time, the newest last; no more than the newest `most`."""
         mine = "(:miner IS NULL OR minerId = :miner) AND (:agent IS NULL OR agent = :agent)"
-        named = {"miner": miner, "agent": agent, "since": since, "until": until}
+        named = {"miner": miner, "agent": agent, "since": since, "until": until, "most": most}
         rows = self._rows(
             f"SELECT id, time, minerId, agent, event, detail FROM events"
-            f" WHERE time >= :since AND time < :until AND {mine} ORDER BY id", named,
-        )  # fmt: skip
+            f" WHERE time >= :since AND time < :until AND {mine} ORDER BY id DESC LIMIT :most", named,
+        )[::-1]  # fmt: skip
         # Of a group SQLite gives the row that has the maximum.
         held = self._rows(
             f"SELECT minerId, agent, event, time, max(id) FROM events"

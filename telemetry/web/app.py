@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from telemetry.client import Fleet
-from telemetry.errors import StoreError, TelemetryError, UsageError
+from telemetry.errors import TelemetryError, UsageError
 from telemetry.web import api
 from telemetry.web.following import Following, News
 from telemetry.web.live import TICK, Live, Session
-from telemetry.web.routes import NotFoundError
+from telemetry.web.past import Past
+from telemetry.web.routes import NotFoundError, UnavailableError
 from telemetry.web.routes import Route as ApiRoute
 
 PAGE = Path(__file__).parent / "page"
 
 MOST_SESSIONS = 1000
 """Browsers that are connected at once."""
+
+_READ_AT_ONCE, _MOST_WAITING = 2, 50
 
 _NORMAL, _GOING_AWAY, _TRY_LATER = 1000, 1001, 1013
 
@@ -45,11 +49,13 @@ _HEADERS = {
 
 
 class Site:
-    """What is served: the live copy of a fleet."""
+    """What is served: the live copy of a fleet, and its past."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, past: Past) -> None:
         self.live = Live(lambda: time.time_ns() // 1_000_000)
-        self._fleet = fleet
+        self._fleet, self._past = fleet, past
+        self._reading = asyncio.Semaphore(_READ_AT_ONCE)
+        self._waiting = 0
 
     def app(self) -> Starlette:
         """The application."""
@@ -94,9 +100,21 @@ class Site:
     def _answering(self, route: ApiRoute) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             values = route.values(request.path_params, request.query_params.multi_items())
-            return _json(route.answer(api.Request(self.live, api.Viewer()), **values))
+            made = partial(route.answer, api.Request(self.live, self._past, api.Viewer()), **values)
+            return _json(await self._read(made) if route.reads_database else made())
 
         return answer
+
+    async def _read(self, made: Callable[[], Any]) -> Any:  # noqa: ANN401  # whatever is JSON
+        """What is made from the database: in a thread, a few at once, and no more than a few wait."""
+        if self._waiting >= _MOST_WAITING:
+            raise UnavailableError("too many ask for what was: try again")
+        self._waiting += 1
+        try:
+            async with self._reading:
+                return await asyncio.to_thread(made)
+        finally:
+            self._waiting -= 1
 
     async def _serve_live(self, websocket: WebSocket) -> None:
         if len(self.live.sessions) >= MOST_SESSIONS:
@@ -157,7 +175,7 @@ def _status(error: Exception) -> int:
             return 404
         case UsageError():
             return 400
-        case StoreError():
+        case UnavailableError():
             return 503
     return 500
 
