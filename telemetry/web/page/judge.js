@@ -1,0 +1,48 @@
+// What is a problem, and how bad: one place, so that colour, order and filter never disagree.
+
+export const FINE = 0;
+export const WARNING = 1;
+export const BAD = 2;
+
+/** From which value on a reading is a warning, and from which it is bad. */
+const LIMITS = {
+  cpuTemper: [85, 95],
+  gpuTemper: [83, 90],
+  temper: [83, 90],
+  diskUsedPercent: [90, 97],
+  memoryShare: [95, 99],
+};
+
+/** The states of an agent, the worst first. */
+export const STATES = ["lost", "stale", "stopped", "online"];
+
+const STATE_RANK = { lost: 6, stale: 5, stopped: 2, online: 0 };
+
+/** How bad a reading is. */
+export function level(name, value) {
+  const limits = LIMITS[name];
+  if (!limits || typeof value !== "number") return FINE;
+  return value >= limits[1] ? BAD : value >= limits[0] ? WARNING : FINE;
+}
+
+/** The class that shows a level; a sign besides the colour is the style sheet's. */
+export const LEVEL_CLASS = ["", "warning", "bad"];
+
+/** How many tasks of a host have run longer than their kind usually takes. */
+export const overdueTasks = (fields) => (fields.currentQueue ?? []).filter((entry) => entry.overdue).length;
+
+/** How much a host asks for attention: 0 is none, the order of rows goes by it. */
+export function attention(record) {
+  const { fields } = record;
+  const state = STATE_RANK[fields.netState] ?? 0;
+  if (state >= STATE_RANK.stale) return state;
+  const readings = Math.max(...["cpuTemper", "gpuTemper", "diskUsedPercent"].map((name) => level(name, fields[name])));
+  const worst = Math.max(readings, overdueTasks(fields) ? WARNING : FINE);
+  return worst ? worst + 2 : state;
+}
+
+/** Whether a host is one to look at; one that was stopped on purpose is not. */
+export const isProblem = (record) => attention(record) > STATE_RANK.stopped;
+
+/** The readings of a host with a share of its memory beside them. */
+export const memoryShare = ({ useMemory, totalMemory }) => (totalMemory ? (100 * (useMemory ?? NaN)) / totalMemory : undefined);

@@ -1,0 +1,121 @@
+// How far what is shown can be trusted: gaps that were repaired, what was lost, who is silent.
+
+import { get } from "../api.js";
+import { make, setText } from "../dom.js";
+import { formatAge, formatNumber } from "../format.js";
+import { fieldsOf } from "../fields.js";
+import { askForFrame } from "../frames.js";
+import { Grid } from "../grid.js";
+import { hostRoute } from "../route.js";
+import { panel, stateChip, tile } from "../tiles.js";
+import { word } from "../words.js";
+
+const REFRESH = 10_000; // ms
+const MINER_AGENT = "_miner";
+
+const count = (name, label, width, more) => ({
+  name, label, width, isNumber: true, isNarrow: true, sort: (agent) => agent[name],
+  make(cell) {
+    const text = cell.appendChild(make("span.reading"));
+    return (agent) => {
+      setText(text, agent[name] === undefined ? "–" : formatNumber(agent[name], "1"));
+      text.dataset.level = name === "lost" && agent.lost > 0 ? 2 : name === "rejected" && agent.rejected > 0 ? 1 : 0;
+    };
+  },
+  ...more,
+});
+
+const age = (name, label, width, more) => ({
+  name, label, width, isNumber: true, sort: (agent) => -agent[name], text: (agent, now) => (agent[name] === undefined ? "–" : formatAge(now - agent[name])), ...more,
+});
+
+function columns(mirror) {
+  return [
+    { name: "agent", label: word("agent"), width: 140, share: 2, isNarrow: true, sort: ({ agent }) => agent, text: ({ agent }) => (agent === MINER_AGENT ? word("minerAgent") : agent) },
+    {
+      name: "state", label: word("state"), width: 90, isNarrow: true, sort: (agent) => agent.state,
+      make(cell) {
+        const chip = stateChip();
+        cell.append(chip.element);
+        return ({ state }) => chip.set(state);
+      },
+    },
+    age("heard", word("heard"), 84, { isNarrow: true }),
+    {
+      name: "isWhole", label: word("complete"), width: 84, isNarrow: true, sort: (agent) => Number(agent.isWhole),
+      make(cell) {
+        const text = cell.appendChild(make("span.reading"));
+        return ({ isWhole }) => {
+          setText(text, isWhole === undefined ? "–" : word(isWhole ? "yes" : "no"));
+          text.dataset.level = isWhole === false ? 1 : 0;
+        };
+      },
+    },
+    count("late", word("gapsRepaired"), 96),
+    count("lost", word("lostMessages"), 80),
+    count("rejected", word("rejected"), 80, { priority: 5 }),
+    { ...count("position", word("position"), 96, { priority: 3 }), isNarrow: false },
+    {
+      name: "unread", label: word("unread"), title: word("unreadNote"), width: 150, share: 3, priority: 4, sort: (agent) => unread(mirror, agent).length,
+      text: (agent) => unread(mirror, agent).join(" ") || word("none"),
+    },
+    { name: "version", label: word("version"), width: 90, priority: 2, sort: ({ version }) => version, text: ({ version }) => version || "–" },
+  ];
+}
+
+// A source that fails leaves its fields out. What a miner's agent says of its hosts is not asked for here: a host may do no tasks.
+function unread(mirror, { agent }) {
+  const isMiner = agent === MINER_AGENT;
+  const record = isMiner ? mirror.miner : mirror.records.get(agent);
+  const declared = [...fieldsOf(isMiner ? "minerInfo" : "workerInfo").values()].filter(({ owner }) => owner === (isMiner ? "miner" : "hardware"));
+  return record ? declared.map(({ name }) => name).filter((name) => record.fields[name] === undefined) : [];
+}
+
+const byTrouble = (one, other) => (other.lost ?? 0) - (one.lost ?? 0) || (one.isWhole === false ? 0 : 1) - (other.isWhole === false ? 0 : 1)
+  || Number(one.state === "online") - Number(other.state === "online") || one.agent.localeCompare(other.agent, undefined, { numeric: true });
+
+export class Quality {
+  constructor({ mirror }) {
+    this.mirror = mirror;
+    this.note = make("span.panel-note", { role: "status" });
+    this.tiles = { late: tile(word("gapsRepaired")), lost: tile(word("lostMessages")), rejected: tile(word("rejected")), silent: tile(word("staleSources")) };
+    this.grid = new Grid({
+      label: word("quality"), columns: columns(mirror), keyOf: ({ agent }) => agent, order: byTrouble, empty: word("none"),
+      link: ({ agent }) => (agent === MINER_AGENT ? null : hostRoute(mirror.minerId, agent)), rowClass: ({ state }) => state, narrowHeight: 92,
+    });
+    this.element = make("div", {}, make("h1.unseen", { tabindex: "-1" }, `${mirror.minerId} ${word("quality")}`),
+      panel("quality", word("quality"), this.note, make("dl.tiles", {}, Object.values(this.tiles).map((one) => one.element)),
+        make("p.muted", {}, word("qualityNote")), this.grid.element));
+    this.load();
+  }
+
+  async load() {
+    clearTimeout(this.timer);
+    try {
+      const { agents } = await get(`api/miners/${encodeURIComponent(this.mirror.minerId)}/quality`);
+      if (this.isEnded) return;
+      this.grid.setItems(agents);
+      const sum = (name) => agents.reduce((total, agent) => total + (agent[name] ?? 0), 0);
+      const silent = agents.filter(({ state }) => state === "stale" || state === "lost").length;
+      this.tiles.late.set(formatNumber(sum("late"), "1"));
+      this.tiles.lost.set(formatNumber(sum("lost"), "1"), "", sum("lost") ? 2 : 0);
+      this.tiles.rejected.set(formatNumber(sum("rejected"), "1"), "", sum("rejected") ? 1 : 0);
+      this.tiles.silent.set(formatNumber(silent, "1"), "", silent ? 1 : 0);
+      setText(this.note, "");
+    } catch (error) {
+      if (this.isEnded) return;
+      setText(this.note, error.message);
+    }
+    this.timer = setTimeout(() => this.load(), REFRESH);
+    askForFrame();
+  }
+
+  draw(now) {
+    this.grid.draw(now);
+  }
+
+  end() {
+    this.isEnded = true;
+    clearTimeout(this.timer);
+  }
+}
