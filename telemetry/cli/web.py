@@ -4,9 +4,9 @@ import argparse
 import sys
 
 from telemetry.cli.foreground import Stop
-from telemetry.cli.logs import start_logging
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
 from telemetry.client import Fleet
+from telemetry.logs import start_logging
 from telemetry.web.app import Site
 from telemetry.web.past import Past
 from telemetry.web.server import listening_socket, serve
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     stop = Stop()
     choice = chosen(arguments)
-    start_logging("web")
+    start_logging("web", choice.settings.log)
     web = choice.settings.web
     sock = listening_socket(web.listen, web.port)
     fleet = Fleet(choice.broker, topics=choice.topics, protocol=choice.settings.broker.protocol)
