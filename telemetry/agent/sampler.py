@@ -30,6 +30,9 @@ CLOCK_STEP = 1.0
 PATIENCE = 0.1
 """Seconds for which a source may let the others of its round wait."""
 
+_FOR_EVER = 36_500
+"""Days."""
+
 REST = 3.0
 """How long a slow source is left alone, as a multiple of the time that its last sample took: what is overloaded is
 asked less, not more."""
@@ -93,9 +96,9 @@ class Sampler:
 
     def start(self) -> None:
         """Begin: every source at once, a second time after `second`, and from then on at its interval."""
-        plans = list(self._plans.values())
-        self._add_job(plans)
-        now = datetime.now(UTC)
+        plans, now = list(self._plans.values()), datetime.now(UTC)
+        # Not a job that runs once: APScheduler, stopped while one runs for the last time, raises in its own thread.
+        self._add_job(plans, trigger="interval", days=_FOR_EVER, next_run_time=now)
         for tick, second in sorted({(plan.tick, plan.second) for plan in plans}):
             together = [plan for plan in plans if (plan.tick, plan.second) == (tick, second)]
             self._add_job(together, trigger="interval", seconds=tick, start_date=now + timedelta(seconds=second))
