@@ -135,11 +135,15 @@ def _prepare_for_user(directory: Path) -> pwd.struct_passwd | None:
 
 
 def _served(registry: Registry) -> Served | None:
-    """How it serves beyond loopback; what it reads for that is written anew, in case that a change was broken off."""
+    """How it serves beyond loopback; what it reads for that is written anew, in case that a change was broken off.
+
+    Mosquitto's own user, as a service, goes by what root has written.
+    """
     if not registry.exists:
         return None
     served = registry.served()
-    registry.write_broker_files()
+    if registry.is_readable:
+        registry.write_broker_files()
     require_free(served.port, served.listen or "0.0.0.0")  # noqa: S104  # every address is what was chosen
     return served
 

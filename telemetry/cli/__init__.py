@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": "whether every mirror equals its host",
     "forget": "remove a host or miner that is gone for good",
     "simulate": "a fleet to try on, with a Lotus that is simulated",
+    "install": "a part as a service of systemd",
     "check": "what works on this machine, and what to do about the rest",
     "fields": "the catalogue of fields",
 }

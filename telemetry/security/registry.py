@@ -20,6 +20,7 @@ from telemetry.security.passwords import hash_password, new_password
 from telemetry.topics import Topics
 
 PASSWORDS, ACL = "passwords", "acl"
+SERVED = "served.json"
 SERVER_CERTIFICATE, SERVER_KEY, CLIENT_AUTHORITY = "server.crt", "server.key", "clients.crt"
 
 
@@ -74,16 +75,18 @@ class Registry:
     @property
     def is_readable(self) -> bool:
         """Whether this user may use it."""
-        return os.access(self.directory / "served.json", os.R_OK)
+        return os.access(self.directory / SERVED, os.R_OK)
 
     def served(self) -> Served:
-        """What `broker init` decided; TelemetryError where it was not run, or by another user."""
-        stored = orjson.loads(self.read("served.json"))
+        """What `broker init` decided, of which the broker has a copy; TelemetryError where neither can be read."""
+        copy = self.broker / SERVED
+        is_brokers = not self.is_readable and os.access(copy, os.R_OK)
+        stored = orjson.loads(copy.read_text() if is_brokers else self.read(SERVED))
         return Served(**stored | {"names": tuple(stored["names"])})
 
     def keep_served(self, served: Served) -> None:
         """Remember it."""
-        self.write("served.json", orjson.dumps(asdict(served)).decode())
+        self.write(SERVED, _described(served))
 
     def accounts(self) -> Accounts:
         """Every user, by name."""
@@ -166,8 +169,13 @@ class Registry:
 
     def _store(self, accounts: Accounts, served: Served) -> None:
         self.write("accounts.json", orjson.dumps({name: asdict(one) for name, one in accounts.items()}).decode())
+        self.write_for_broker(SERVED, _described(served))
         users = [user for user in map(User.parse, accounts) if user is not None]
         # The passwords last: a user who is new has its rules by then, and the broker reads both at once anyway.
         self.write_for_broker(ACL, render_acl(users, served.topics))
         self.write_for_broker(PASSWORDS, "".join(f"{name}:{one.hash}\n" for name, one in accounts.items()))
         self._changed()
+
+
+def _described(served: Served) -> str:
+    return orjson.dumps(asdict(served)).decode()

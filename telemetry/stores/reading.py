@@ -1,6 +1,7 @@
 """Reading a database without writing to it, while an aggregator writes or none runs. Imports only sqlite3."""
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -208,6 +209,8 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database for reading; errors come as one line."""
     if not path.exists():
         raise UsageError(f"no database at {path}: give --data DIR or --database FILE, or start `telemetry up`")
+    if not os.access(path, os.R_OK):
+        raise StoreError(f"database {path}: this user may not read it; be a member of its group, or root")
     try:
         connection = _connect(path)
         try:
