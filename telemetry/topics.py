@@ -12,7 +12,6 @@ from urllib.parse import quote, unquote
 
 from telemetry.errors import UsageError
 from telemetry.fields import Owner, Record
-from telemetry.health import BROKER_STORED, BROKER_TOPICS, BROKER_VERSION
 from telemetry.records import MINER_INFO, WORKER_INFO
 
 MINER_AGENT = "_miner"
@@ -164,6 +163,8 @@ class Topics:
     @property
     def of_the_moment(self) -> tuple[str, ...]:
         """The filters of what an aggregator hears while it is there: how agents are, and how the broker is."""
+        from telemetry.health import BROKER_STORED, BROKER_TOPICS, BROKER_VERSION  # noqa: PLC0415  # memory: no agent's
+
         return (f"{self.control}/agents/+/+/health", *BROKER_TOPICS, BROKER_STORED, BROKER_VERSION)
 
     def written_by(self, agent: AgentKey) -> tuple[str, ...]:

@@ -9,13 +9,15 @@ from enum import Enum
 from hashlib import blake2b
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from telemetry.errors import WireError
 from telemetry.fields import Record, Scalar, Value, fits
-from telemetry.health import Health
+
+if TYPE_CHECKING:
+    from telemetry.health import Health
 
 LARGEST_PAYLOAD = 262_144
 """Bytes; the broker's message_size_limit."""
@@ -324,7 +326,7 @@ def encode_health(report: HealthReport) -> bytes:
     return orjson.dumps({"time": report.time, "version": report.version, **report.metrics})
 
 
-def decode_health(health: Health, payload: bytes) -> HealthReport:
+def decode_health(health: "Health", payload: bytes) -> HealthReport:
     """How a part is; metrics that are not declared, or not of their type, are left out."""
     message = _object(payload)
     metrics = {

@@ -1,5 +1,7 @@
 """What a thief can do with a bundle, by plain mosquitto_pub and mosquitto_sub: nothing beyond its own, and it shows."""
 
+import os
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -222,6 +224,23 @@ def test_what_is_not_tls_gets_nothing_beyond_loopback(secured: Secured, bundles:
     at = options.index("--cafile")
     done = plain("mosquitto_pub", [*options[:at], *options[at + 2 :]])
     assert done.returncode != 0
+
+
+def test_what_is_refused_is_told_also_after_the_reader_of_the_log_died(
+    secured: Secured, bundles: dict[str, Path]
+) -> None:
+    [watcher] = _children(secured.process.pid)
+    [reader] = _children(watcher)
+    os.kill(reader, signal.SIGKILL)
+    wait_for(lambda: "another one goes on" in secured.process.text, seconds=10, what="that it died")
+    wait_for(lambda: _children(watcher) not in ([], [reader]), seconds=10, what="another one")
+    before = _total(secured)
+    plain("mosquitto_pub", secured.thief(bundles["host"], "-q", "1", "-t", "after/death", "-m", "x"))
+    _is_told(secured, "f01234.seal01 publishes to after/death", before)
+
+
+def _children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def _user(bundle: Path) -> str:

@@ -47,6 +47,7 @@ class Peer:
         client_id: str,
         *,
         filters: tuple[str, ...] = (),
+        unqueued: tuple[str, ...] = (),
         protocol: str = "3.1.1",
         keep: bool = False,
         keepalive: tuple[int, int] = (50, 70),
@@ -59,6 +60,7 @@ class Peer:
             client_id=client_id,
             deliver=self.events.put,
             filters=filters,
+            unqueued=unqueued,
             will=lambda session: Outgoing(topic=f"will/{client_id}", payload=session.encode()),
             protocol=protocol,
             keep_session=keep,
@@ -93,8 +95,10 @@ class Peer:
 def open_peer(request: pytest.FixtureRequest, broker: Broker) -> Iterator[Open]:
     opened: list[Peer] = []
 
-    def open_one(client_id: str, *filters: str, keep: bool = False) -> Peer:
-        opened.append(Peer(broker.url, client_id, filters=filters, protocol=request.param, keep=keep))
+    def open_one(client_id: str, *filters: str, keep: bool = False, unqueued: tuple[str, ...] = ()) -> Peer:
+        opened.append(
+            Peer(broker.url, client_id, filters=filters, protocol=request.param, keep=keep, unqueued=unqueued)
+        )
         opened[-1].next(Connected)
         return opened[-1]
 
@@ -129,6 +133,40 @@ def test_a_kept_session_queues_while_its_owner_is_away(open_peer: Open) -> None:
     writer.connection.publish(Outgoing(topic="t/x", payload=b"meanwhile"))
     assert writer.connection.flush(10)
     assert open_peer("reader", "t/#", keep=True).next_payload() == b"meanwhile"
+
+
+def test_what_is_of_the_moment_is_heard_and_not_queued(open_peer: Open) -> None:
+    first = open_peer("reader", "t/x", keep=True, unqueued=("now/x", "$SYS/broker/retained messages/count"))
+    writer = open_peer("writer")
+    for topic in ("now/x", "t/x"):
+        assert writer.connection.publish(Outgoing(topic=topic, payload=topic.encode()))
+    assert {first.next_message().messages[0].topic for _ in range(3)} == {
+        "now/x", "t/x", "$SYS/broker/retained messages/count",
+    }  # fmt: skip
+    first.connection.close()
+    for topic in ("now/x", "t/x"):
+        assert writer.connection.publish(Outgoing(topic=topic, payload=b"while away"))
+    assert writer.connection.flush(10)
+    second = open_peer("reader", "t/x", keep=True, unqueued=("now/x",))
+    again: list[str] = []
+    assert writer.connection.publish(Outgoing(topic="t/x", payload=b"last"))
+    while (came := second.next_message().messages[0]).payload != b"last":
+        again.append(came.topic)
+    assert "now/x" not in again
+
+
+def test_a_broker_that_does_not_grant_what_is_of_the_moment_is_good_enough() -> None:
+    def refuse_the_second(peer: scripted.Peer) -> None:
+        peer.send(CONNACK["3.1.1"])
+        subscribe = peer.packet()
+        assert subscribe.endswith(b"\x00\x05mo/me\x00")
+        peer.send(packet(0x90, body(subscribe)[:2] + b"\x01\x80"))
+        peer.listen()
+
+    with ScriptedBroker(refuse_the_second) as broker:
+        peer = Peer(broker.url, "reader", filters=("t/x",), unqueued=("mo/me",))
+        peer.next(Connected)
+        peer.connection.close()
 
 
 def test_a_connection_comes_back_after_the_broker_did(open_peer: Open, broker: Broker) -> None:
