@@ -3,6 +3,7 @@
 import secrets
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from telemetry.errors import TelemetryError
@@ -10,6 +11,7 @@ from telemetry.mqtt import BrokerUrl
 from telemetry.tls import explain
 
 NOT_AUTHORIZED = 0x87
+"""The reason code of what is refused."""
 
 _TIMEOUT = 5.0
 _CONNACK, _PUBACK = 2, 4
@@ -21,21 +23,24 @@ _BAD_PASSWORD = {4, 5, 0x86, NOT_AUTHORIZED}
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a broker showed: when its certificate ends (Unix seconds), and what it said to a message it should refuse.
+    """What a broker showed: when its certificate ends (Unix seconds), and which messages it refused, by topic.
 
     None where there is no TLS, or where it did not speak MQTT 5, or was not asked.
     """
 
     expires: float | None
-    answer: int | None = None
+    refused: dict[str, bool] | None = None
 
 
-def look_at(url: BrokerUrl, topic: str | None) -> Seen:
-    """Connect, and publish where nobody may; without a topic only the TLS is looked at. TelemetryError says why not."""
+def look_at(url: BrokerUrl, topics: Sequence[str]) -> Seen:
+    """Connect, and publish nothing to each of these topics, to see where it may; without any only the TLS is looked at.
+
+    TelemetryError says why not.
+    """
     try:
         with _connected(url) as sock:
             expires = _expiry(sock)
-            return Seen(expires) if topic is None else Seen(expires, _ask(sock, url, topic))
+            return Seen(expires, _try(sock, url, topics) if topics else None)
     except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
         raise TelemetryError(f"{url}: {url.turned_away}") from None
     except ssl.SSLError as error:
@@ -62,8 +67,8 @@ def _expiry(sock: socket.socket) -> float | None:
     return ssl.cert_time_to_seconds(str(certificate["notAfter"])) if certificate else None
 
 
-def _ask(sock: socket.socket, url: BrokerUrl, topic: str) -> int | None:
-    """The reason code for a message to the topic; None where the broker does not speak MQTT 5."""
+def _try(sock: socket.socket, url: BrokerUrl, topics: Sequence[str]) -> dict[str, bool] | None:
+    """Whether a message to each topic is refused; None where the broker does not speak MQTT 5."""
     sock.sendall(_connect(url))
     body = _receive(sock, _CONNACK)
     code = body[1]
@@ -71,11 +76,13 @@ def _ask(sock: socket.socket, url: BrokerUrl, topic: str) -> int | None:
         raise TelemetryError(f"{url}: refused{url.advice(NOT_AUTHORIZED)}")
     if code:
         return None
-    mid = b"\0\1"
-    sock.sendall(_packet(0x32, _text(topic) + mid + _NO_PROPERTIES))
-    answer = _receive(sock, _PUBACK)
+    refused = {}
+    for number, topic in enumerate(topics, start=1):
+        sock.sendall(_packet(0x32, _text(topic) + number.to_bytes(2, "big") + _NO_PROPERTIES))
+        answer = _receive(sock, _PUBACK)
+        refused[topic] = len(answer) > 2 and answer[2] == NOT_AUTHORIZED
     sock.sendall(_packet(0xE0, b""))
-    return answer[2] if len(answer) > 2 else 0
+    return refused
 
 
 def _connect(url: BrokerUrl) -> bytes:

@@ -1,36 +1,39 @@
 """What works on this machine and what does not, each line with what to do. Exit status 1 when something fails."""
 
 import argparse
-import shutil
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import orjson
+from rich.table import Table
 from rich.text import Text
 
-from telemetry.agent.plans import host_sources, miner_environment, require_known_names
+from telemetry.agent.plans import miner_environment, require_known_names
 from telemetry.cli.check_access import look_at_broker, look_at_users
+from telemetry.cli.check_fleet import look_at_agents, look_at_aggregators
+from telemetry.cli.check_machine import (
+    look_at_growth,
+    look_at_limits,
+    look_at_mosquitto,
+    look_at_sources,
+    look_at_state,
+    look_at_versions,
+)
 from telemetry.cli.findings import Finding
 from telemetry.cli.identity import NO_MINER, host_name, is_miner_host, learn_miner
 from telemetry.cli.options import Chosen, add_broker, add_common, add_database, add_json, chosen
 from telemetry.cli.tables import console, count_of
 from telemetry.errors import SourceError, TelemetryError, UsageError
-from telemetry.mosquitto import find_mosquitto
-from telemetry.sources import Source
 from telemetry.stores.examine import Examination
-from telemetry.stores.reading import is_served, open_database, open_reader
+from telemetry.stores.reading import Reader, is_served, open_database, open_reader
 from telemetry.stores.save import save
 from telemetry.topics import LONGEST_GRAFANA_TOPIC, RecordKey
 from telemetry.units import Unit, format_number
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-_SOURCE_DEADLINE = 5.0
-_LEAST_SPACE = 256 * 1024**2
 _SHOWN_EVERY = 0.5
 _REMEDY = (
     "put back a copy of the database, or copy what can be read: `telemetry check --db --save FILE`; "
@@ -62,26 +65,42 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         findings.append(finding)
         if not arguments.json:
-            status = (f"{finding.status:<5}", _STYLES[finding.status])
-            console().print(Text.assemble(status, f"{finding.subject:<13} {finding.text}"))
+            _print(finding)
     if arguments.json:
         print(orjson.dumps([asdict(finding) for finding in findings]).decode())
     return 1 if any(finding.status == "fail" for finding in findings) else 0
 
 
+def _print(finding: Finding) -> None:
+    """A line; on a terminal its text folds beside its subject."""
+    if not sys.stdout.isatty():
+        print(f"{finding.status:<5}{finding.subject:<13} {finding.text}")
+        return
+    grid = Table.grid(padding=(0, 1))
+    for width in (4, 13, None):
+        grid.add_column(width=width, overflow="fold")
+    grid.add_row(Text(finding.status, _STYLES[finding.status]), Text(finding.subject), Text(finding.text))
+    console().print(grid)
+
+
 def _look(choice: Chosen, bundle: str | None) -> Iterator[Finding]:
     require_known_names(choice.settings)
+    yield look_at_versions()
     yield Finding("ok", "settings", "every name and value is known")
     miner = learn_miner(choice, _never_wait, _say_nothing)
     yield _look_at_names(choice, miner)
-    yield _look_at_mosquitto()
-    yield from look_at_broker(choice, RecordKey(miner or NO_MINER, host_name(choice.settings)), bundle)
+    yield look_at_mosquitto()
+    key = RecordKey(miner or NO_MINER, host_name(choice.settings))
+    is_reached = False
+    for finding in look_at_broker(choice, key, bundle):
+        is_reached |= (finding.subject, finding.status) == ("broker", "ok")
+        yield finding
+    if is_reached:
+        yield from look_at_aggregators(choice, key)
     yield from look_at_users(choice)
-    yield _look_at_database(choice)
-    yield _look_at_aggregator(choice)
-    yield _look_at_space(choice)
-    for source in host_sources():
-        yield _look_at_source(source)
+    yield look_at_state(choice)
+    yield from _look_at_database(choice)
+    yield from look_at_sources()
     if is_miner_host(choice.settings):
         yield from _look_at_lotus(choice, miner or NO_MINER)
 
@@ -120,26 +139,30 @@ def _look_at_lotus(choice: Chosen, miner: str) -> Iterator[Finding]:
         yield Finding("warn", "alerts", f"{', '.join(alerts)}: see `lotus-miner log alerts`")
 
 
-def _look_at_mosquitto() -> Finding:
-    try:
-        program = find_mosquitto()
-    except TelemetryError as error:
-        return Finding("warn", "mosquitto", f"{error} (only where `telemetry broker` or `up` runs)")
-    lines = subprocess.run([program, "-h"], capture_output=True, text=True, check=False, timeout=5).stdout.splitlines()
-    return Finding("ok", "mosquitto", f"{program}, {lines[0] if lines else 'version unknown'}")
-
-
-def _look_at_database(choice: Chosen) -> Finding:
+def _look_at_database(choice: Chosen) -> Iterator[Finding]:
     if not choice.database.exists():
-        return Finding("warn", "database", f"none at {choice.database} (only where the aggregator runs)")
+        yield Finding("ok", "database", f"none at {choice.database} (only where the aggregator runs)")
+        yield from look_at_limits(choice, None)
+        return
     try:
         with open_reader(choice.database) as reader:
-            records, rejected = len(reader.records()), reader.rejected()
+            yield _look_at_records(choice.database, reader)
+            yield look_at_growth(choice, reader)
+            yield from look_at_limits(choice, reader)
+            yield from look_at_agents(reader)
     except TelemetryError as error:
-        return Finding("fail", "database", str(error))
-    status = "warn" if rejected else "ok"
-    more = f", {rejected} messages rejected: see its table rejected" if rejected else ""
-    return Finding(status, "database", f"{choice.database}, {count_of(records, 'record')}{more}")
+        yield Finding("fail", "database", str(error))
+
+
+def _look_at_records(path: Path, reader: Reader) -> Finding:
+    text, rejected = f"{path}, {count_of(reader.count(), 'record')}", reader.rejected()
+    if not is_served(path):
+        return Finding(
+            "fail", "database", f"{text}, which no aggregator keeps up to date: start one, or `telemetry up`"
+        )
+    if rejected:
+        return Finding("warn", "database", f"{text}, {rejected} messages rejected: see its table rejected")
+    return Finding("ok", "database", text)
 
 
 def _look_into_database(path: Path, copy: Path | None) -> Iterator[Finding]:
@@ -182,38 +205,3 @@ class _Progress:
         if self._is_shown and self._next:
             print(f"\r{'':<40}\r", end="", file=sys.stderr, flush=True)
             self._next = 0.0
-
-
-def _look_at_aggregator(choice: Chosen) -> Finding:
-    if not choice.database.exists():
-        return Finding("ok", "aggregator", "not on this machine")
-    if is_served(choice.database):
-        return Finding("ok", "aggregator", f"it keeps {choice.database} up to date")
-    return Finding("fail", "aggregator", f"none runs on {choice.database}: start `telemetry aggregator` or `up`")
-
-
-def _look_at_space(choice: Chosen) -> Finding:
-    directory = choice.data if choice.data.exists() else choice.data.resolve().parent
-    free = shutil.disk_usage(directory).free
-    text = f"{format_number(free, Unit.BYTES)} free for {directory}"
-    return Finding("ok", "disk", text) if free >= _LEAST_SPACE else Finding("warn", "disk", f"{text}: make room")
-
-
-def _look_at_source(source: Source) -> Finding:
-    found: list[Finding] = []
-    thread = threading.Thread(target=lambda: found.append(_sample(source)), daemon=True)
-    thread.start()
-    thread.join(_SOURCE_DEADLINE)
-    return found[0] if found else Finding("fail", source.name, f"no answer for {_SOURCE_DEADLINE:g} s")
-
-
-def _sample(source: Source) -> Finding:
-    try:
-        reading = source.sample()
-    except SourceError as error:
-        return Finding("fail", source.name, str(error))
-    except Exception as error:  # noqa: BLE001  # a source with a defect is what a check is for
-        return Finding("fail", source.name, f"{type(error).__name__}: {error}")
-    problems = "; ".join(f"{name}: {reason}" for name, reason in reading.problems.items())
-    read = ", ".join(reading.values) or "nothing to read here"
-    return Finding("warn", source.name, problems) if problems else Finding("ok", source.name, read)

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import orjson
 
-from telemetry.access import Role, User
+from telemetry.access import Role, User, rules_of
 from telemetry.cli.exchange import connect, follow
 from telemetry.cli.findings import Finding
 from telemetry.cli.options import Chosen
 from telemetry.cli.tables import count_of
 from telemetry.errors import TelemetryError
 from telemetry.mqtt import BrokerUrl
-from telemetry.probe import NOT_AUTHORIZED, look_at
+from telemetry.probe import look_at
 from telemetry.security.expiry import format_day, is_near, near_ends
-from telemetry.security.refusals import REFUSED
+from telemetry.security.refusals import CHECK, REFUSED
 from telemetry.security.registry import Registry
 from telemetry.security.reload import holder
-from telemetry.topics import RecordKey
+from telemetry.stores.reading import is_served
+from telemetry.topics import AgentKey, RecordKey, Topics
 
 
 def look_at_broker(choice: Chosen, key: RecordKey, bundle: str | None) -> Iterator[Finding]:
@@ -30,10 +31,10 @@ def look_at_broker(choice: Chosen, key: RecordKey, bundle: str | None) -> Iterat
     try:
         url = choice.broker
         user = User.parse(url.username or "")
-        has_place = user is not None and user.role is Role.AGENT
-        is_taken = has_place and holder(choice.state / f"{user}.spool" / "lock") is not None
-        topic = f"{choice.topics.control}/check/{secrets.token_hex(4)}"
-        seen = look_at(url, None if is_taken else topic)
+        has_place = user is not None and user.role in {Role.AGENT, Role.AGGREGATOR}
+        is_taken = user is not None and has_place and _is_taken(choice, user)
+        tried = [] if is_taken else _forbidden(user, key, choice.topics)
+        seen = look_at(url, tried)
         if not has_place:
             with follow(choice, key) as fleet:
                 connect(fleet)
@@ -45,9 +46,28 @@ def look_at_broker(choice: Chosen, key: RecordKey, bundle: str | None) -> Iterat
     yield _tls(url, seen.expires)
     yield from _own_certificate(url)
     if is_taken:
-        yield Finding("ok", "access", f"{user}: the agent runs here with them; not tried beside it")
+        yield Finding("ok", "access", f"{user} runs here with these credentials; not tried beside it")
     else:
-        yield _access(url, seen.answer)
+        yield _access(url, tried, seen.refused)
+
+
+def _is_taken(choice: Chosen, user: User) -> bool:
+    """Whether who has the user runs here: to connect with it would put that one out."""
+    if user.role is Role.AGGREGATOR:
+        return is_served(choice.database)
+    return holder(choice.state / f"{user}.spool" / "lock") is not None
+
+
+def _forbidden(user: User | None, key: RecordKey, topics: Topics) -> list[str]:
+    """What a user may not write, so named that it is nobody's and does no harm where it can."""
+    name = f"{CHECK}.{secrets.token_hex(4)}"
+    other = AgentKey(key.minerId, name)
+    tried = (
+        f"{topics.control}/{name}", topics.aggregator(name), topics.request(other), topics.agent_health(other),
+        topics.presence(other.record), topics.snapshot(other.record),
+    )  # fmt: skip
+    rules = rules_of(user, topics) if user is not None else ()
+    return [topic for topic in tried if not any(rule.allows("write", topic) for rule in rules)]
 
 
 def look_at_users(choice: Chosen) -> Iterator[Finding]:
@@ -101,15 +121,21 @@ def _own_certificate(url: BrokerUrl) -> Iterator[Finding]:
     yield Finding("warn" if near else "ok", "certificate", f"{text}: `telemetry rotate`" if near else text)
 
 
-def _access(url: BrokerUrl, answer: int | None) -> Finding:
+def _access(url: BrokerUrl, tried: list[str], refused: dict[str, bool] | None) -> Finding:
     who = url.username or "nobody"
-    if answer is None:
+    if refused is None:
         return Finding("warn", "access", f"{who}: not tried, the broker does not speak MQTT 5")
-    if answer == NOT_AUTHORIZED:
-        return Finding("ok", "access", f"{who}: what is not its own is refused")
+    allowed = [topic for topic in tried if not refused[topic]]
+    if not allowed:
+        return Finding("ok", "access", f"{who}: what is not its own is refused ({len(tried)} topics tried)")
     if url.username is None and _is_loopback(url.host):
         return Finding("ok", "access", "no credentials: whoever is on this machine may read and write all")
-    return Finding("fail", "access", f"{who} may publish anywhere: give the broker an ACL (`telemetry broker init`)")
+    if len(allowed) == len(tried):
+        return Finding(
+            "fail", "access", f"{who} may publish anywhere: give the broker an ACL (`telemetry broker init`)"
+        )
+    text = f"{who} may publish to {allowed[0]}: give it the rules that docs/deploy.md lists, and no others"
+    return Finding("fail", "access", text)
 
 
 def _is_loopback(host: str) -> bool:

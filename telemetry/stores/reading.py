@@ -116,6 +116,10 @@ class Reader:
             return []
         return [Violations(*row) for row in self._rows("SELECT * FROM violations ORDER BY number DESC, topic")]
 
+    def since(self) -> int | None:
+        """When what happened first was (Unix ms); None where nothing did."""
+        return next((row["time"] for row in self._rows("SELECT time FROM events ORDER BY id LIMIT 1")), None)
+
     def rejected(self) -> int:
         """How many rows the table `rejected` holds."""
         count: int = self._rows("SELECT count(*) FROM rejected")[0][0]

@@ -35,6 +35,12 @@ def lock_file(database: Path) -> Path:
     return database.with_name(f"{database.name}.lock")
 
 
+def size_of(database: Path) -> int:
+    """Bytes that a database takes up on disk, with its write-ahead log."""
+    paths = (database, database.with_name(f"{database.name}-wal"))
+    return sum(path.stat().st_size for path in paths if path.exists())
+
+
 def hold(database: Path) -> IO[str] | None:
     """That file, locked for as long as it is open; None where somebody else has it locked."""
     lock = lock_file(database).open("w")

@@ -27,6 +27,7 @@ from telemetry.stores.rows import (
     APPLICATION_ID,
     SCHEMA_VERSION,
     hold,
+    size_of,
 )
 from telemetry.stores.state import layout
 from telemetry.topics import RecordKey
@@ -120,9 +121,8 @@ class SqliteStore:
         return self._upkeep.step(time)
 
     def size(self) -> int:
-        """Bytes that the database takes up on disk, with its write-ahead log."""
-        paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
-        return sum(path.stat().st_size for path in paths if path.exists())
+        """Bytes that the database takes up on disk."""
+        return size_of(self._path)
 
     def close(self) -> None:
         """End; everything committed stays."""
