@@ -73,10 +73,14 @@ class Spool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregator:
-    """`[aggregator]`: its name, by which agents tell its acknowledgements, and its database."""
+    """`[aggregator]`: its name, by which agents tell its acknowledgements, and its database.
+
+    It takes `rate` bytes a second from one agent, and a minute's worth of that at once.
+    """
 
     name: str = "main"
     database: str = ""
+    rate: float = 262_144
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

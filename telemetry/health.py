@@ -106,6 +106,8 @@ AGGREGATOR_HEALTH = Health(
         _counted("lost", "Messages that will never come.", "确认丢失的消息数"),
         _counted("rejected", "Messages, or values of them, that could not be used.", "无法使用而被拒绝的消息或值"),
         _counted("violations", "Statements that are another's to make.", "越权陈述的次数"),
+        _counted("limited", "Messages left for later, because their agent states too much.",
+                 "因代理程序发送过多而推迟处理的消息数"),
         _counted("requests", "Requests sent to agents for what is missing.", "向代理程序请求缺失数据的次数"),
         _counted("defects", "Full reports that differ from the mirror.", "与镜像不一致的完整报告数"),
         _counted("snapshots", "Snapshots published.", "已发布的快照数"),
@@ -131,6 +133,7 @@ AGGREGATOR_HEALTH = Health(
         _gauge("agentsStopped", "Agents that said goodbye.", "正常停止的代理程序数"),
         _gauge("agentsLost", "Agents whose connection died.", "连接中断的代理程序数"),
         _gauge("agentsUnknown", "Agents that did not say yet how they are.", "状态未知的代理程序数"),
+        _gauge("agentsLimited", "Agents that state more than is taken from one.", "因发送过多而受限的代理程序数"),
         _gauge("agentsUnmended", "Agents of which something is missing.", "数据尚不完整的代理程序数"),
     ),
 )  # fmt: skip

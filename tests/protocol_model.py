@@ -7,6 +7,7 @@ import copy
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 
 from telemetry.aggregator.core import Core
@@ -180,7 +181,7 @@ class ModelAggregator:
     def start(self) -> None:
         self.core = Core(
             name=self.name, topics=TOPICS, intervals=INTERVALS, stored=self.stored, now=self.world.now,
-            time=self.world.time, written_at_once=self.world.written_at_once,
+            time=self.world.time, rate=self.world.rate, written_at_once=self.world.written_at_once,
         )  # fmt: skip
         self.link.is_up = True
         self.core.connected(self.world.now)
@@ -274,9 +275,11 @@ class World:
     """All of it, with a clock, and chances by which the broker does wrong."""
 
     def __init__(
-        self, *, seed: int, agents: int = 2, aggregators: tuple[str, ...] = ("main",), spool_bytes: int = 1 << 20
-    ) -> None:
+        self, *, seed: int, agents: int = 2, aggregators: tuple[str, ...] = ("main",), spool_bytes: int = 1 << 20,
+        rate: float = inf,
+    ) -> None:  # fmt: skip
         self.dice = Random(seed)
+        self.rate = rate
         # As where many records change: what is stored of them is behind the history.
         self.written_at_once = self.dice.choice([0, 500])
         self.now, self.time = 1000.0, 1_700_000_000_000

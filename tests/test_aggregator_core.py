@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from telemetry.aggregator.agents import FIRST_REPEAT, GRACE
 from telemetry.aggregator.core import Core
+from telemetry.aggregator.limits import BURST, MESSAGE_COST, MOST_HOSTS, NOTES, NOTES_A_SECOND
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.config import Intervals
 from telemetry.fields import Owner
@@ -47,12 +49,12 @@ EPOCH = 7
 class Bench:
     """A core on a clock of its own; what it stores and publishes is gathered as a store and a broker would."""
 
-    def __init__(self, stored: Stored | None = None, *, written_at_once: int = 500) -> None:
+    def __init__(self, stored: Stored | None = None, *, written_at_once: int = 500, rate: float = inf) -> None:
         self.now = 1000.0
         empty = Stored(records={}, agents={})
         self.core = Core(
             name="main", topics=TOPICS, intervals=INTERVALS, stored=stored or empty, now=self.now, time=0,
-            written_at_once=written_at_once,
+            written_at_once=written_at_once, rate=rate,
         )  # fmt: skip
         self.batches: list[Batch] = []
         self.published: list[tuple[float, Outgoing]] = []
@@ -741,3 +743,117 @@ def test_what_is_anothers_to_state_is_counted_by_its_topic() -> None:
     }
     assert [event.detail for event in stored.events if event.event == "violation"] == [host, own]
     assert len(stored.rejected) == 3
+
+
+# --- limits ---
+
+RATE = 1000.0
+
+
+@pytest.fixture
+def limited() -> Bench:
+    return Bench(rate=RATE)
+
+
+def _flood(bench: Bench, seconds: float, *, payload: bytes, topic: str = TOPICS.change(HOST, Owner.HARDWARE)) -> None:
+    """A thousand messages a second."""
+    for _ in range(int(seconds)):
+        for _ in range(1000):
+            bench.receive(topic, payload)
+        bench.let(1)
+
+
+def _steps(bench: Bench, seconds: int, most: int, first: int = 1) -> None:
+    """So many changes a second, each of a number of its own."""
+    for second in range(seconds):
+        for number in range(most):
+            bench.change(first + second * most + number, cpuLoad=1)
+        bench.let(1)
+
+
+def test_what_one_agent_states_beyond_its_rate_is_left_and_told_once(limited: Bench) -> None:
+    _steps(limited, 60, 200)
+    taken = len(limited.history)
+    per_message = MESSAGE_COST + len(b'{"_epoch":7,"_seq":10000,"_prev":0,"_time":10000,"cpuLoad":1}')
+    assert (2 * BURST - 10) * RATE / per_message < taken <= 2 * BURST * RATE / per_message + 10
+    counts = limited.core.metrics()
+    assert counts["limited"] == 60 * 200 - taken
+    assert counts["agentsLimited"] == 1
+    assert limited.events.count("limited") == 1
+    # It is told again after an hour, if it still goes on.
+    limited.let(3600)
+    assert limited.core.metrics()["agentsLimited"] == 0
+    _steps(limited, 60, 200, first=100_000)
+    assert limited.events.count("limited") == 2
+
+
+def test_an_agent_beside_one_that_is_limited_is_not(limited: Bench) -> None:
+    other = RecordKey("f01234", "seal02")
+    for second in range(1, 60):
+        _steps(limited, 1, 200, first=200 * second)
+        limited.change(second, record=other, cpuLoad=second)
+    limited.let(1)
+    held = [row for batch in limited.batches for row in batch.history if row.record == other]
+    assert len(held) == 59
+
+
+def test_the_next_batch_is_asked_for_when_the_last_one_is_paid(limited: Bench) -> None:
+    """Who waits for acknowledgements is never refused anything."""
+    limited.report_whole(cpuLoad=1)
+    first, sent = 2, 0
+    topic, ack = TOPICS.change(HOST, Owner.HARDWARE), TOPICS.ack(AGENT, "main")
+    limited.let(120)
+    began = limited.now
+    for _ in range(20):
+        for _ in range(2):
+            change = Change(epoch=EPOCH, seq=first, time=1, prev=None, values={"junk": "x" * 15_000})
+            batch = Backlog(epoch=EPOCH, first=2, next=first + 1, messages=((topic, encode_change(change)),))
+            limited.receive(TOPICS.backlog(AGENT), encode_backlog(batch))
+            first, sent = first + 1, sent + 15_000
+        before = len(limited.when(ack))
+        while len(limited.when(ack)) == before:
+            limited.let(0.5)
+    assert limited.core.metrics()["limited"] == 0
+    assert sent / (limited.now - began + BURST) < RATE * 1.1
+
+
+def test_what_nobody_can_use_is_counted_but_not_all_of_it_is_kept(bench: Bench) -> None:
+    _flood(bench, 20, payload=b"rubbish")
+    assert bench.core.metrics()["rejected"] == 20_000
+    assert NOTES <= len(bench.rejected) <= NOTES + 20 * NOTES_A_SECOND + 1
+    # What another one states wrongly is kept beside it.
+    bench.receive(TOPICS.presence(RecordKey("f01234", "seal02")), b"x")
+    bench.let(1)
+    assert len(bench.batches[-1].rejected) == 1
+
+
+def test_who_comes_and_goes_all_the_time_leaves_few_events(bench: Bench) -> None:
+    for _ in range(1000):
+        bench.presence(PresenceState.ONLINE)
+        bench.presence(PresenceState.STOPPED)
+    bench.let(1)
+    assert len(bench.events) <= NOTES + 1
+
+
+def test_an_operator_is_heard_who_forgets_an_agent_that_is_limited(limited: Bench) -> None:
+    _steps(limited, 60, 200)
+    limited.receive(TOPICS.presence(HOST), b"")
+    limited.let(1)
+    assert "forgotten" in limited.events
+
+
+def test_who_asks_for_snapshots_without_end_costs_the_miners_agent_nothing(limited: Bench) -> None:
+    _flood(limited, 5, topic=TOPICS.resubscribe("f01234"), payload=encode_resubscribe(["x" * 100]))
+    assert limited.core.metrics()["limited"] > 0
+    limited.change(1, owner=Owner.TASKS, runningTasks=1)
+    limited.let(1)
+    assert limited.history == [1]
+
+
+def test_a_miners_agent_cannot_name_hosts_without_end(bench: Bench) -> None:
+    for number in range(MOST_HOSTS + 10):
+        bench.change(number + 1, owner=Owner.TASKS, record=RecordKey("f01234", f"h{number}"), runningTasks=1)
+    assert bench.core.metrics()["records"] == MOST_HOSTS
+    assert f"f01234 has {MOST_HOSTS} hosts already" in bench.core.take_batch().rejected[-1].reason
+    bench.change(1, owner=Owner.TASKS, record=RecordKey("f09", "h1"), runningTasks=1)
+    assert bench.core.metrics()["records"] == MOST_HOSTS + 1

@@ -166,6 +166,22 @@ def test_a_spool_that_overflows_loses_what_is_counted(seed: int, acts: list[tupl
 
 
 @FUZZ
+@given(st.integers(0, 2**32), st.sampled_from([20.0, 50.0, 200.0]), st.lists(st.one_of(COMMON), max_size=60))
+def test_who_states_more_than_is_taken_at_once_loses_nothing(
+    seed: int, rate: float, acts: list[tuple[Any, ...]]
+) -> None:
+    world = World(seed=seed, rate=rate)
+    _run(world, acts)
+    _require_converged(world)
+    for agent in world.agents:
+        held = _history(world.aggregators[0], agent.key)
+        assert len(held) == len(set(held)), "one stands twice"
+        assert set(held) == changes_of(agent.written)
+        assert world.aggregators[0].stored.agents[agent.key].lost == 0
+    _require_silence(world)
+
+
+@FUZZ
 @given(st.integers(0, 2**32), st.lists(st.one_of(COMMON), max_size=50))
 def test_two_aggregators_hold_the_same(seed: int, acts: list[tuple[Any, ...]]) -> None:
     world = World(seed=seed, aggregators=("main", "second"))

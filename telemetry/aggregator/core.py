@@ -7,11 +7,22 @@ published once that is committed out of `take_outgoing`.
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from telemetry.admission import Admitted, admission
 from telemetry.aggregator.agents import AgentRecord, NetState
 from telemetry.aggregator.health import BrokerWatch
+from telemetry.aggregator.limits import (
+    BATCHES_COST,
+    BURST,
+    MESSAGE_COST,
+    MOST_HOSTS,
+    NOTES,
+    NOTES_A_SECOND,
+    Bucket,
+    Buckets,
+)
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.aggregator.snapshots import Resubscriptions, SnapshotSchedule
 from telemetry.config import Intervals
@@ -56,10 +67,17 @@ _FARTHEST_EPOCH = 10 * 365 * 86_400_000
 _START_GRACE = 20.0
 _LONGEST_KEPT_PAYLOAD, _LONGEST_KEPT_TOPIC = 1024, 512
 _MOST_UNKNOWN = 1000
+_LIMITED_AGAIN = 3600.0
+"""Seconds until it is told again that an agent is limited."""
+
+_LIMITED_STILL = 60.0
+_ANYBODY = ""
+"""In the place of an agent's name: those who ask for snapshots, and those whose topics are none."""
 
 
 COUNTS = (
-    "messages", "changes", "late", "duplicates", "lost", "rejected", "violations", "requests", "defects", "snapshots",
+    "messages", "changes", "late", "duplicates", "lost", "limited", "rejected", "violations", "requests", "defects",
+    "snapshots",
 )  # fmt: skip
 """What is counted since the start of the process, as `health` says it."""
 
@@ -80,10 +98,11 @@ class Message(Protocol):
 class _Feed:
     """All that a topic of changes stands for, found once: who states what, in whose log, of which record."""
 
-    __slots__ = ("admission", "agent", "owner", "part", "record", "stated_in", "topic")
+    __slots__ = ("admission", "agent", "allowance", "owner", "part", "record", "stated_in", "topic")
 
-    def __init__(self, topic: str, owner: Owner, agent: AgentRecord, record: MirroredRecord) -> None:
+    def __init__(self, topic: str, owner: Owner, agent: AgentRecord, record: MirroredRecord, allowance: Bucket) -> None:
         self.topic, self.owner, self.agent, self.record = topic, owner, agent, record
+        self.allowance = allowance
         self.admission = admission(record.key.record, owner)
         self.part = record.part(owner)
         # The log whose `topics` are known to have this one.
@@ -91,11 +110,11 @@ class _Feed:
 
 
 class Core:
-    """The fleet as one aggregator holds it."""
+    """The fleet as one aggregator holds it. `rate`: bytes a second that it takes from one agent."""
 
     def __init__(
         self, *, name: str, topics: Topics, intervals: Intervals, stored: Stored, now: float, time: int,
-        written_at_once: int = WRITTEN_AT_ONCE,
+        rate: float = inf, written_at_once: int = WRITTEN_AT_ONCE,
     ) -> None:  # fmt: skip
         self._name, self._topics, self._intervals = name, topics, intervals
         self._records = {key: MirroredRecord(key, one) for key, one in stored.records.items()}
@@ -105,6 +124,11 @@ class Core:
             key: AgentRecord(key, now=max(oldest, now - max(0, time - one.heard) / 1000), stored=one)
             for key, one in stored.agents.items()
         }
+        self._hosts = Counter(key.minerId for key in self._records if key.hostName is not None)
+        self._allowances = Buckets(rate=rate, most=rate * BURST)
+        self._reserve = min(BATCHES_COST, rate * BURST / 2)
+        self._notes = Buckets(rate=NOTES_A_SECOND, most=NOTES)
+        self._limited: dict[AgentKey, float] = {}
         self._feeds: dict[str, _Feed] = {}
         self._now, self._time = now, time
         self._batch = Batch()
@@ -144,15 +168,25 @@ class Core:
         if feed is None and self.broker.take(topic, payload):
             return
         self.counts["messages"] += 1
+        if feed is not None:
+            sender, allowance, address = feed.agent.key, feed.allowance, None
+        else:
+            address = self._topics.parse(topic)
+            sender = _sender(address)
+            allowance = self._allowances.of(sender, self._now)
+        # What is empty, an operator's word to forget the agent, is heard whatever that one does.
+        if payload and not allowance.take(len(payload) + MESSAGE_COST, self._now):
+            self._limit(sender)
+            return
         try:
             if feed is not None:
                 self._change(feed, decode_change(payload), payload, retained=retained)
-            elif (address := self._topics.parse(topic)) is not None:
+            elif address is not None:
                 self._take(address, topic, payload, retained=retained)
             else:
-                self._reject(topic, payload, "no miner, host or agent has this topic")
+                self._reject(sender, topic, payload, "no miner, host or agent has this topic")
         except WireError as error:
-            self._reject(topic, payload, str(error))
+            self._reject(sender, topic, payload, str(error))
 
     def _take(self, address: Address, topic: str, payload: bytes, *, retained: bool) -> None:
         """Take in what comes seldom: presences, batches, resubscriptions, and the first change of a topic."""
@@ -202,8 +236,9 @@ class Core:
         states = Counter(agent.state for agent in self._agents.values())
         counted = {f"agents{state.value.capitalize()}": states[state] for state in NetState}
         unmended = sum(not agent.follower.is_mended(agent.topics) for agent in self._agents.values())
+        counted |= {"agentsLimited": self._allowances.refusing(self._now - _LIMITED_STILL), "agentsUnmended": unmended}
         held = {"records": len(self._records), "dirtyRecords": len(self._dirty_records)}
-        return {**self.counts, **counted, "agentsUnmended": unmended, **held}
+        return {**self.counts, **counted, **held}
 
     def keep(self, health: HealthRow) -> None:
         """Have the next batch store how a part is."""
@@ -269,7 +304,7 @@ class Core:
             sender = self._agents.get(sender_of(row.record, row.owner))
             if sender is None or row.position.epoch != sender.follower.epoch:
                 continue  # of an earlier log: it belongs to the history only
-            record = self._records.setdefault(row.record, MirroredRecord(row.record))
+            record = self._keep(self._records.get(row.record) or MirroredRecord(row.record))
             epoch, seq = row.position
             change = Change(epoch, seq, row.time, None, row.full, values=row.values, gone=row.gone)
             record.apply(record.part(row.owner), change, row.values)
@@ -356,7 +391,7 @@ class Core:
         record = feed.record
         if feed.topic not in self._feeds:
             self._feeds[feed.topic] = feed
-            self._records[record.key] = record
+            self._keep(record)
             self._mirror_net_state(record)
         altered = record.apply(feed.part, change, admitted.values)
         if altered or change.full:
@@ -373,8 +408,8 @@ class Core:
         different = sorted(name for name in told.keys() | held.keys() if told.get(name) != held.get(name))
         if different:
             self.counts["defects"] += 1
-            self._batch.events.append(EventRow(self._time, agent, "defect", f"{record.key}: {', '.join(different)}"))
-            _log.error("%s: differs from the full report of %s: %s", record.key, agent, ", ".join(different))
+            if self._note(agent, "defect", f"{record.key}: {', '.join(different)}"):
+                _log.error("%s: differs from the full report of %s: %s", record.key, agent, ", ".join(different))
 
     def _presence(self, address: Address, payload: bytes, *, retained: bool) -> None:
         if not payload:
@@ -390,6 +425,8 @@ class Core:
         agent = self._heard_agent(address.agent, retained=retained)
         if isinstance(batch, Digests):
             return
+        allowance = self._allowances.of(agent.key, self._now)
+        allowance.charge(len(batch.messages) * MESSAGE_COST)
         if batch.epoch >= agent.follower.epoch:
             self._log_of(agent, batch.epoch)
         follower = agent.logs.keep(batch.epoch, batch.now)
@@ -405,16 +442,17 @@ class Core:
         follower.begin_at(batch.epoch, batch.first)
         if follower.lost > lost:
             self.counts["lost"] += follower.lost - lost
-            missing = f"{follower.lost - lost} messages lost"
-            self._batch.events.append(EventRow(self._time, agent.key, "missing", missing))
+            self._note(agent.key, "missing", f"{follower.lost - lost} messages lost")
         for topic in agent.topics:
             stated = self._stated(topic)
             if stated in self._records:
                 self._snapshots.changed(stated, self._now)
         if batch.messages or agent.acknowledged is None or agent.acknowledged.position.epoch != agent.follower.epoch:
             # The next batch waits for it; what was a duplicate is acknowledged again.
-            agent.acknowledged, agent.ack_due = None, self._now
-            self._hurried.add(agent.key)
+            wait = allowance.wait(self._reserve, self._now)
+            agent.acknowledged, agent.ack_due = None, self._now + wait
+            if not wait:
+                self._hurried.add(agent.key)
 
     def _stated(self, topic: str) -> RecordKey | None:
         """The record that a topic is about."""
@@ -426,20 +464,21 @@ class Core:
     def _late(self, agent: AgentRecord, topic: str, payload: bytes) -> None:
         address = self._topics.parse(topic)
         if address is None or address.channel is not Channel.CHANGE or address.agent != agent.key:
-            self._reject(topic, payload, f"no topic of {agent.key}")
+            self._reject(agent.key, topic, payload, f"no topic of {agent.key}")
             self._violation(agent.key, topic)
             return
         try:
             change = decode_change(payload)
             self._apply(self._feed(address, topic), change, payload)
         except WireError as error:
-            self._reject(topic, payload, str(error))
+            self._reject(agent.key, topic, payload, str(error))
 
     def _forget(self, key: RecordKey, agent_key: AgentKey) -> None:
         """An empty presence: an operator cleared it, and wants the record and its agent to be gone."""
         known = self._agents.pop(agent_key, None) is not None
         if self._records.pop(key, None) is not None:
             known = True
+            self._hosts[key.minerId] -= key.hostName is not None
             self._forgotten.add(key)
             self._shown.pop(key, None)
             self.mirror_all()
@@ -454,7 +493,7 @@ class Core:
             self._feeds.clear()
             self._dirty_agents.add(agent_key)
             self._batch.health.pop((AGENT_HEALTH.name, str(agent_key)), None)
-            self._batch.events.append(EventRow(self._time, agent_key, "forgotten", ""))
+            self._note(agent_key, "forgotten")
             self._outgoing.append(Outgoing(topic=self._topics.ack(agent_key, self._name), payload=b"", retain=True))
 
     def _feed(self, address: Address, topic: str) -> _Feed:
@@ -462,9 +501,20 @@ class Core:
         feed = self._feeds.get(topic)
         if feed is None:
             assert address.owner is not None
-            record = self._records.get(address.record) or MirroredRecord(address.record)
-            feed = _Feed(topic, address.owner, self._agent(address.agent), record)
+            record = self._records.get(address.record)
+            miner, host = address.record
+            if record is None and host is not None and self._hosts[miner] >= MOST_HOSTS:
+                raise WireError(f"{miner} has {MOST_HOSTS} hosts already")
+            allowance = self._allowances.of(address.agent, self._now)
+            record = record or MirroredRecord(address.record)
+            feed = _Feed(topic, address.owner, self._agent(address.agent), record, allowance)
         return feed
+
+    def _keep(self, record: MirroredRecord) -> MirroredRecord:
+        if record.key not in self._records:
+            self._records[record.key] = record
+            self._hosts[record.key.minerId] += record.key.hostName is not None
+        return record
 
     def _agent(self, key: AgentKey) -> AgentRecord:
         agent = self._agents.get(key)
@@ -501,7 +551,7 @@ class Core:
             return
         agent.since = self._time
         self._dirty_agents.add(agent.key)
-        self._batch.events.append(EventRow(self._time, agent.key, state.value, ""))
+        self._note(agent.key, state.value)
         record = self._records.get(agent.key.record)
         if record is not None and self._mirror_net_state(record):
             self._dirty_records.add(record)
@@ -516,7 +566,7 @@ class Core:
 
     def _tell(self, feed: _Feed, admitted: Admitted, payload: bytes) -> None:
         for reason in admitted.refused:
-            self._reject(feed.topic, payload, reason)
+            self._reject(feed.agent.key, feed.topic, payload, reason)
         if admitted.is_foreign:
             self._violation(feed.agent.key, feed.topic)
         for name in admitted.unknown:
@@ -535,10 +585,27 @@ class Core:
             self._batch.violations[kept] = Violated(agent, 1 + (before.number if before else 0), self._time)
             if self.violations[topic] == 1:
                 _log.warning("%s: says what is not its to say, at %s: see `telemetry ls --self`", agent, kept)
-                self._batch.events.append(EventRow(self._time, agent, "violation", kept))
+                self._note(agent, "violation", kept)
 
-    def _reject(self, topic: str, payload: bytes, reason: str) -> None:
+    def _limit(self, sender: AgentKey) -> None:
+        """Leave a message: its sender states too much. One that means it has it in its spool, and sends it again."""
+        self.counts["limited"] += 1
+        if self._now >= self._limited.get(sender, -inf) + _LIMITED_AGAIN:
+            self._limited[sender] = self._now
+            self._note(sender, "limited")
+            _log.warning("%s: states more than is taken from one agent: what is too much is left for later", sender)
+
+    def _note(self, agent: AgentKey, event: str, detail: str = "") -> bool:
+        """Keep an event; False where there were too many of this agent."""
+        may = self._notes.of(agent, self._now).take(1, self._now)
+        if may:
+            self._batch.events.append(EventRow(self._time, agent, event, detail))
+        return may
+
+    def _reject(self, sender: AgentKey, topic: str, payload: bytes, reason: str) -> None:
         self.counts["rejected"] += 1
+        if not self._notes.of(sender, self._now).take(1, self._now):
+            return
         row = RejectedRow(self._time, topic[:_LONGEST_KEPT_TOPIC], reason, payload[:_LONGEST_KEPT_PAYLOAD])
         self._batch.rejected.append(row)
 
@@ -571,3 +638,10 @@ class Core:
         if hosts is not None:
             return [RecordKey(miner, host) for host in hosts]
         return [key for key in self._records if key.minerId == miner]
+
+
+def _sender(address: Address | None) -> AgentKey:
+    """At whose expense a message is. Anybody may ask for snapshots: a miner's agent does not pay for those who do."""
+    if address is None:
+        return AgentKey(_ANYBODY, _ANYBODY)
+    return AgentKey(address.record.minerId, _ANYBODY) if address.channel is Channel.RESUBSCRIBE else address.agent

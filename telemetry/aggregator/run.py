@@ -4,6 +4,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
+from math import inf
 
 from telemetry import __version__, mqtt
 from telemetry.aggregator.core import Core
@@ -54,11 +55,18 @@ class Aggregator:
         topics: Topics,
         intervals: Intervals,
         store: Store,
+        rate: float = inf,
         find_broker: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.name, self._topics, self._store = name, topics, store
         self._core = Core(
-            name=name, topics=topics, intervals=intervals, stored=store.load(), now=time.monotonic(), time=_now()
+            name=name,
+            topics=topics,
+            intervals=intervals,
+            stored=store.load(),
+            now=time.monotonic(),
+            time=_now(),
+            rate=rate,
         )
         self._inbox: queue.SimpleQueue[mqtt.Event | Settings | None] = queue.SimpleQueue()
         self._find_broker, self._began = find_broker, time.monotonic()

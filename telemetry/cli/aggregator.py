@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         topics=choice.topics,
         intervals=choice.settings.intervals,
         store=store,
+        rate=choice.settings.aggregator.rate,
         find_broker=partial(holder, choice.data / "broker"),
     )
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -13,13 +13,13 @@ from pathlib import Path
 from telemetry import __version__
 from telemetry.agent.plans import host_sources
 from telemetry.cli.findings import Finding
-from telemetry.cli.known import declared
 from telemetry.cli.options import Chosen
 from telemetry.cli.tables import format_value
 from telemetry.errors import SourceError, TelemetryError
 from telemetry.fields import Value
 from telemetry.health import BROKER_HEALTH
 from telemetry.mosquitto import find_mosquitto
+from telemetry.records import declared
 from telemetry.security.reload import holder
 from telemetry.sources import Source
 from telemetry.stores.reading import Reader
