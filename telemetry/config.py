@@ -85,10 +85,18 @@ class Aggregator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Web:
-    """`[web]`: where the page is served."""
+    """`[web]`: where the page is served, and to whom.
+
+    `names`, with commas, are those by which browsers reach it. Whoever looks has to log in where it is reached by any
+    other than this machine's own (`auto`), or `always`. `cert` and `key` are PEM texts or files.
+    """
 
     listen: str = "127.0.0.1"
     port: int = 8585
+    names: str = ""
+    login: Literal["auto", "always"] = "auto"
+    cert: str = ""
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

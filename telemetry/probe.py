@@ -3,7 +3,8 @@
 import secrets
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from telemetry.errors import TelemetryError
@@ -18,6 +19,7 @@ _CONNACK, _PUBACK = 2, 4
 _CLEAN_START, _PASSWORD, _USERNAME = 0x02, 0x40, 0x80
 _KEEPALIVE = b"\0\x3c"
 _NO_PROPERTIES = b"\0"
+_DISCONNECT = b"\xe0\0"
 _BAD_PASSWORD = {4, 5, 0x86, NOT_AUTHORIZED}
 
 
@@ -32,15 +34,36 @@ class Seen:
     refused: dict[str, bool] | None = None
 
 
+def admits(url: BrokerUrl) -> bool:
+    """Whether the broker takes the user and password of the URL; TelemetryError when it cannot be asked.
+
+    As the user's connection it ends another one of the same user, where the broker holds to one.
+    """
+    with _explaining(url), _connected(url) as sock:
+        code = _greet(sock, url)
+        if code in _BAD_PASSWORD:
+            return False
+        if code:
+            raise TelemetryError(f"{url}: it does not speak MQTT 5 ({code}); upgrade the broker")
+        sock.sendall(_DISCONNECT)
+        return True
+
+
 def look_at(url: BrokerUrl, topics: Sequence[str]) -> Seen:
     """Connect, and publish nothing to each of these topics, to see where it may; without any only the TLS is looked at.
 
     TelemetryError says why not.
     """
+    with _explaining(url), _connected(url) as sock:
+        expires = _expiry(sock)
+        return Seen(expires, _try(sock, url, topics) if topics else None)
+
+
+@contextmanager
+def _explaining(url: BrokerUrl) -> Iterator[None]:
+    """Say what an error means."""
     try:
-        with _connected(url) as sock:
-            expires = _expiry(sock)
-            return Seen(expires, _try(sock, url, topics) if topics else None)
+        yield
     except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
         raise TelemetryError(f"{url}: {url.turned_away}") from None
     except ssl.SSLError as error:
@@ -69,9 +92,7 @@ def _expiry(sock: socket.socket) -> float | None:
 
 def _try(sock: socket.socket, url: BrokerUrl, topics: Sequence[str]) -> dict[str, bool] | None:
     """Whether a message to each topic is refused; None where the broker does not speak MQTT 5."""
-    sock.sendall(_connect(url))
-    body = _receive(sock, _CONNACK)
-    code = body[1]
+    code = _greet(sock, url)
     if code in _BAD_PASSWORD:
         raise TelemetryError(f"{url}: refused{url.advice(NOT_AUTHORIZED)}")
     if code:
@@ -81,8 +102,14 @@ def _try(sock: socket.socket, url: BrokerUrl, topics: Sequence[str]) -> dict[str
         sock.sendall(_packet(0x32, _text(topic) + number.to_bytes(2, "big") + _NO_PROPERTIES))
         answer = _receive(sock, _PUBACK)
         refused[topic] = len(answer) > 2 and answer[2] == NOT_AUTHORIZED
-    sock.sendall(_packet(0xE0, b""))
+    sock.sendall(_DISCONNECT)
     return refused
+
+
+def _greet(sock: socket.socket, url: BrokerUrl) -> int:
+    """Connect as the user of the URL; the broker's reason code."""
+    sock.sendall(_connect(url))
+    return _receive(sock, _CONNACK)[1]
 
 
 def _connect(url: BrokerUrl) -> bytes:

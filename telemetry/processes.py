@@ -79,19 +79,29 @@ def usage(process: int | str = "self") -> dict[str, float]:
     }
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, or an address, is this machine's own."""
+    import ipaddress  # noqa: PLC0415  # memory: an agent does without
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def is_free(port: int) -> bool:
     """Whether a server can listen on the loopback port."""
     return _refusal(port) is None
 
 
-def require_free(port: int, address: str = "127.0.0.1") -> None:
-    """Raise UsageError when no server can listen on the port."""
+def require_free(port: int, address: str = "127.0.0.1", option: str = "--port") -> None:
+    """Raise UsageError when no server can listen on the port that the option named."""
     if not 0 < port < 65536:
         raise UsageError(f"port {port}: expected 1 to 65535")
     refusal = _refusal(port, address)
     if refusal is not None:
         reason = " is in use" if refusal.errno == errno.EADDRINUSE else f": {refusal.strerror}"
-        raise UsageError(f"port {port}{reason}: give another --port")
+        raise UsageError(f"port {port}{reason}: give another {option}")
 
 
 def _refusal(port: int, address: str = "127.0.0.1") -> OSError | None:

@@ -35,8 +35,17 @@ class Trust:
             raise UsageError("tls.ca: not a certificate in PEM; get a new bundle") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.cert or self.key:
-            _load_pair(context, _text(self.cert, "tls.cert") + "\n" + _text(self.key, "tls.key"))
+            pair = _text(self.cert, "tls.cert") + "\n" + _text(self.key, "tls.key")
+            _load_pair(context, pair, "tls.cert, tls.key", "; get a new bundle")
         return context
+
+
+def server_context(cert: str, key: str, settings: str) -> ssl.SSLContext:
+    """TLS 1.2 or newer of a server, from PEM texts or files; `settings` names the two where they are wrong."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_pair(context, _text(cert, settings) + "\n" + _text(key, settings), settings)
+    return context
 
 
 def _text(value: str, setting: str) -> str:
@@ -50,15 +59,15 @@ def _text(value: str, setting: str) -> str:
         raise UsageError(f"{setting}: neither PEM nor a file that can be read: {reason}") from None
 
 
-def _load_pair(context: ssl.SSLContext, pem: str) -> None:
-    """OpenSSL takes a client's key from a file only: one that has no name, and is in memory."""
+def _load_pair(context: ssl.SSLContext, pem: str, settings: str, advice: str = "") -> None:
+    """OpenSSL takes a key from a file only: one that has no name, and is in memory."""
     descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, pem.encode())
         # An empty passphrase instead of a question on the terminal.
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
     except (ssl.SSLError, OSError, ValueError):
-        text = "tls.cert, tls.key: not a certificate in PEM and its private key without a passphrase; get a new bundle"
+        text = f"{settings}: not a certificate in PEM and its private key without a passphrase{advice}"
         raise UsageError(text) from None
     finally:
         os.close(descriptor)

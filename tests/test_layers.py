@@ -69,7 +69,7 @@ HOMES = {
     "sqlite_utils": {"stores/sqlite.py"},
     "cryptography": {"security/certificates.py"},
     "urllib3": {"sources/lotus/client.py"},
-    "starlette": {"web/app.py"},
+    "starlette": {"web/app.py", "web/guard.py"},
     "uvicorn": {"web/server.py"},
     # Answers of Lotus are decoded while they are large, and told apart from errors where they arrive.
     "msgspec": {"sources/lotus/answers.py", "sources/lotus/client.py"},

@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ PLAIN_USER = 65534
 IS_ROOT = os.geteuid() == 0
 COMMAND = [sys.executable, "-m", "telemetry"]
 MINER, HOST = "f01234", "worker-1"
-PARTS = ("broker", "aggregator", "agent")
+PARTS = ("broker", "aggregator", "agent", "web")
 
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")
 
@@ -179,7 +180,7 @@ def _ups(place: Path) -> Iterator[StartUp]:
 
     def start(*, data: Path | None = None, is_fast: bool = True, names_port: bool = True, **options: Any) -> Up:
         settings = ["--config", str(place / "fast.toml")] if is_fast else []
-        port = ["--port", str(_unused_port())] if names_port else []
+        port = ["--port", str(_unused_port()), "--web-port", str(own_port(50))] if names_port else []
         started.append(Up(place, data or place / "data", *settings, *port, **options))
         return started[-1]
 
@@ -233,6 +234,38 @@ def test_command_that_it_names_prints_a_snapshot_which_is_retained(running: Up, 
         follower.wait(10)
     words = [*shlex.split(line), "--retained-only", "-C", "2", "-W", "10"]
     assert snapshot in subprocess.run(words, capture_output=True, text=True, timeout=20, check=False).stdout
+
+
+def test_the_page_that_it_names_shows_this_host(running: Up) -> None:
+    url = running.said(r"^web page .*").split()[-1]
+
+    def miners() -> list[Any]:
+        with urllib.request.urlopen(f"{url}api/miners", timeout=10) as answer:
+            found: list[Any] = json.load(answer)["miners"]
+            return found
+
+    [miner] = wait_for(miners, seconds=20, what=f"the miner on {url}")
+    assert (miner["minerId"], miner["hosts"]) == (MINER, 1)
+
+
+def test_without_the_libraries_of_the_page_it_runs_and_says_so(start_up: StartUp, place: Path) -> None:
+    (place / "sitecustomize.py").write_text("import sys\nsys.modules['starlette'] = None\n")
+    up = start_up(env={**os.environ, "PYTHONPATH": str(place)}).shows_host()
+    assert "pip install 'storage-telemetry[web]'" in up.said(r"^web page .*")
+    assert {_part_name(pid) for pid in _children(up.process.pid)} == {"broker", "aggregator", "agent"}
+    done = subprocess.run(
+        [*COMMAND, "web"], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(place)}
+    )
+    assert done.returncode == 1
+    _assert_is_one_line(done.stderr, "pip install 'storage-telemetry[web]'")
+
+
+def test_a_page_that_cannot_be_served_is_told_and_the_rest_goes_on(start_up: StartUp, place: Path) -> None:
+    (place / "fast.toml").write_text(f"{FAST}\n[web]\nlisten = '192.0.2.1'\n")
+    up = start_up()
+    assert "the rest goes on" in up.said(r"^the web cannot run.*")
+    up.shows_host()
+    assert up.end() == 0
 
 
 def test_shows_this_host_live_on_a_terminal_and_ends_with_ctrl_c(place: Path) -> None:

@@ -1,6 +1,5 @@
 """What `telemetry check` looks at of the broker: TLS, credentials, and whether what is forbidden is refused."""
 
-import ipaddress
 import secrets
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from telemetry.cli.tables import count_of
 from telemetry.errors import TelemetryError
 from telemetry.mqtt import BrokerUrl
 from telemetry.probe import look_at
+from telemetry.processes import is_loopback
 from telemetry.security.expiry import format_day, is_near, near_ends
 from telemetry.security.refusals import CHECK, REFUSED
 from telemetry.security.registry import Registry
@@ -98,7 +98,7 @@ def _refused(path: Path) -> Finding:
 
 def _tls(url: BrokerUrl, expires: float | None) -> Finding:
     if not url.tls:
-        if _is_loopback(url.host):
+        if is_loopback(url.host):
             return Finding("ok", "tls", "none, on this machine")
         return Finding("warn", "tls", f"none: whoever is on the way to {url.host} reads and writes all: use mqtts://")
     if expires is None:
@@ -128,7 +128,7 @@ def _access(url: BrokerUrl, tried: list[str], refused: dict[str, bool] | None) -
     allowed = [topic for topic in tried if not refused[topic]]
     if not allowed:
         return Finding("ok", "access", f"{who}: what is not its own is refused ({len(tried)} topics tried)")
-    if url.username is None and _is_loopback(url.host):
+    if url.username is None and is_loopback(url.host):
         return Finding("ok", "access", "no credentials: whoever is on this machine may read and write all")
     if len(allowed) == len(tried):
         return Finding(
@@ -136,10 +136,3 @@ def _access(url: BrokerUrl, tried: list[str], refused: dict[str, bool] | None) -
         )
     text = f"{who} may publish to {allowed[0]}: give it the rules that docs/deploy.md lists, and no others"
     return Finding("fail", "access", text)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -152,6 +152,9 @@ _OPTION_PATHS = {
     "database": ("aggregator", "database"),
     "web_listen": ("web", "listen"),
     "web_port": ("web", "port"),
+    "web_names": ("web", "names"),
+    "web_cert": ("web", "cert"),
+    "web_key": ("web", "key"),
 }
 
 

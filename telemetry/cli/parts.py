@@ -27,10 +27,14 @@ _CANNOT_RUN = 10.0
 
 
 class Part:
-    """One part: `telemetry` with some arguments, started again when it ends by itself; `log` takes its log."""
+    """One part: `telemetry` with some arguments, started again when it ends by itself; `log` takes its log.
 
-    def __init__(self, name: str, arguments: list[str], *, log: Path | None = None) -> None:
+    Where one that is not needed cannot run, the others go on.
+    """
+
+    def __init__(self, name: str, arguments: list[str], *, log: Path | None = None, is_needed: bool = True) -> None:
         self.name, self._log = name, log
+        self._is_needed, self._is_given_up = is_needed, False
         self._command = [sys.executable, "-P", "-m", "telemetry", END_WITH_PARENT, str(os.getpid()), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -57,7 +61,7 @@ class Part:
 
     def restart_if_ended(self) -> None:
         """Start it again, the sooner the longer it ran."""
-        if not self.has_ended:
+        if not self.has_ended or self._is_given_up:
             return
         assert self._process is not None
         now = time.monotonic()
@@ -66,11 +70,19 @@ class Part:
             self._restart_at = now + self._delay
             how = self._process.returncode
             if how in {1, 2} and now - self._started < _CANNOT_RUN:
-                raise TelemetryError(f"the {self.name} cannot run{self._last_words()}")
+                self._give_up()
+                return
             text = f"signal {-how}" if how < 0 else f"status {how}"
             print(f"{self.name} ended ({text}); starting it again in {self._delay:g} s", file=sys.stderr)
         elif now >= self._restart_at:
             self.start()
+
+    def _give_up(self) -> None:
+        text = f"the {self.name} cannot run{self._last_words()}"
+        if self._is_needed:
+            raise TelemetryError(text)
+        self._is_given_up = True
+        print(f"{text}; the rest goes on", file=sys.stderr)
 
     def _last_words(self) -> str:
         return f": {_last_line(self._log)}" if self._log else ", as it says above"

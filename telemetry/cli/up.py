@@ -1,4 +1,4 @@
-"""Run broker, aggregator and this host's agent in the foreground; everything they write is below --data."""
+"""Run broker, aggregator, this host's agent and a web page in the foreground; all they write is below --data."""
 
 import argparse
 import shlex
@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.live import Live
@@ -17,9 +18,11 @@ from telemetry.cli.live import record_view
 from telemetry.cli.options import Chosen, add_common, chosen
 from telemetry.cli.parts import Part, log_file, start_broker, stop_parts
 from telemetry.cli.tables import console
+from telemetry.cli.web import NOT_INSTALLED, is_installed, url_of
 from telemetry.errors import TelemetryError
 from telemetry.fields import Value
 from telemetry.mosquitto import connection_limit
+from telemetry.processes import free_port, require_free
 from telemetry.stores.reading import open_reader
 from telemetry.topics import RecordKey
 from telemetry.wire import decode_snapshot
@@ -31,10 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--miner", dest="miner_id", metavar="ID", help=MINER_HELP)
     parser.add_argument("--name", dest="host_name", help="the host's name (default: that of the machine)")
     parser.add_argument("--port", type=int, help="the broker's loopback port (default: 1883, or the next free one)")
+    parser.add_argument(
+        "--web-port", type=int, metavar="N", help="the web page's port (default: 8585, or the next free one)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until Ctrl-C or SIGTERM, and end all in the order agent, aggregator, broker."""
+    """Run until Ctrl-C or SIGTERM, and end all in the order web page, agent, aggregator, broker."""
     stop = Stop()
     choice = chosen(arguments)
     _key(choice)
@@ -42,14 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
     parts: list[Part] = []
     with held(choice.data, "telemetry up"):
         try:
+            web_port = _web_port(choice, arguments.web_port)
             port = start_broker(parts, choice.data, arguments.port, arguments.config)
-            _start_others(parts, arguments, choice, port)
-            _say_where(choice, port)
+            _start_others(parts, arguments, choice, port, web_port)
+            _say_where(choice, port, web_port)
             show = _show_live if sys.stdout.isatty() else _show_once
             look_after(parts, show(choice), stop)
         finally:
             stop_parts(parts)
-    print(f"ended agent, aggregator and broker; the data stays in {choice.data}")
+    print(f"ended {', '.join(part.name for part in reversed(parts))}; the data stays in {choice.data}")
     return 0
 
 
@@ -59,21 +66,36 @@ def _key(choice: Chosen) -> RecordKey | None:
     return None if miner is None else RecordKey(miner, host)
 
 
-def _start_others(parts: list[Part], arguments: argparse.Namespace, choice: Chosen, port: int) -> None:
+def _web_port(choice: Chosen, named: int | None) -> int | None:
+    """The port of the web page; None where what it needs is not installed."""
+    if not is_installed():
+        return None
+    if named is None:
+        return free_port(choice.settings.web.port)
+    require_free(named, option="--web-port")
+    return named
+
+
+def _start_others(
+    parts: list[Part], arguments: argparse.Namespace, choice: Chosen, port: int, web_port: int | None
+) -> None:
     data = choice.data
     shared = ["--data", arguments.data, "--broker", f"mqtt://127.0.0.1:{port}"]
     shared += ["--config", arguments.config] if arguments.config else []
     own = ["--name", host_name(choice.settings)]
     own += ["--miner", arguments.miner_id] if arguments.miner_id else []
-    for name, options in (("aggregator", []), ("agent", own)):
+    others = [("aggregator", []), ("agent", own)]
+    if web_port is not None:
+        others.append(("web", ["--quiet", "--port", str(web_port)]))
+    for name, options in others:
         # On a terminal the table has the screen to itself.
         log = log_file(data, name) if sys.stdout.isatty() else None
-        parts.append(Part(name, [name, *shared, *options], log=log))
+        parts.append(Part(name, [name, *shared, *options], log=log, is_needed=name != "web"))
     for part in parts[1:]:
         part.start()
 
 
-def _say_where(choice: Chosen, port: int) -> None:
+def _say_where(choice: Chosen, port: int, web_port: int | None) -> None:
     key = _key(choice)
     prefix = choice.topics.records
     out = console()
@@ -81,11 +103,18 @@ def _say_where(choice: Chosen, port: int) -> None:
     out.print(f"broker     mqtt://127.0.0.1:{port}, loopback only and without credentials; {limit}")
     out.print(f"database   {choice.database}")
     out.print(f"agent      {key or host_name(choice.settings) + ', of the miner that Lotus will tell'}")
+    page = NOT_INSTALLED if web_port is None else _url(choice, web_port)
+    out.print(f"web page   {page}", markup=False)
     out.print("follow it  " + f"mosquitto_sub -h 127.0.0.1 -p {port} -t '{prefix}/#' -v", style="bold")
     out.print(f"look at it {_program()} ls --data {shlex.quote(str(choice.data.resolve()))}")
     out.print(f"logs       {choice.data}/*.log" if sys.stdout.isatty() else f"log        {choice.data}/broker.log")
     out.print("Ctrl-C ends all of it")
     sys.stdout.flush()
+
+
+def _url(choice: Chosen, port: int) -> str:
+    web = choice.settings.web
+    return url_of(replace(web, port=port), is_tls=bool(web.cert))
 
 
 def _program() -> str:

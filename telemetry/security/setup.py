@@ -1,5 +1,6 @@
 """What `broker init` makes, and what it is given instead by those who have a PKI."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def renewed_identity(registry: Registry, served: Served) -> Made:
     """Another certificate by the same authority."""
     authority = load_authority(registry)
     return Made(Authority(authority).server(served.names), authority.certificate, authority)
+
+
+def web_identity(registry: Registry, names: Sequence[str]) -> Identity:
+    """A certificate of the same authority for the page, reached by these names, or by the broker's."""
+    return Authority(load_authority(registry)).server(names or registry.served().names)
 
 
 def load_authority(registry: Registry) -> Identity:

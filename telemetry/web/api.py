@@ -16,6 +16,7 @@ from telemetry.stores.reading import AGENT_STATES
 from telemetry.times import TIME_HELP, parse_time
 from telemetry.topics import RecordKey, require_miner_id, require_record_host
 from telemetry.web.live import Live, ShownRecord
+from telemetry.web.login import Viewer
 from telemetry.web.past import MOST_POINTS, Past
 from telemetry.web.routes import NotFoundError, Parameter, Route, Schema, document
 
@@ -25,23 +26,6 @@ MOST_FIELDS = 16
 MOST_EVENTS = 1000
 
 Answer = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who asks: a user, None where no login is needed, who sees one miner, None for all."""
-
-    user: str | None = None
-    miner: str | None = None
-
-    def sees(self, miner: str) -> bool:
-        """Whether the miner is theirs to see."""
-        return self.miner in {None, miner}
-
-    def require(self, miner: str) -> None:
-        """Raise NotFoundError where it is not: nobody learns of what is not theirs."""
-        if not self.sees(miner):
-            raise NotFoundError(f"{miner}: no such miner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +96,14 @@ def _record(request: Request, key: RecordKey) -> Answer:
     return record.flat
 
 
+def _require_seen(request: Request, miner: str) -> None:
+    """Nobody learns of what is not theirs."""
+    if not request.viewer.sees(miner):
+        raise NotFoundError(f"{miner}: no such miner")
+
+
 def _known(request: Request, miner: str) -> dict[RecordKey, ShownRecord]:
-    request.viewer.require(miner)
+    _require_seen(request, miner)
     feed = request.live.feeds.get(miner)
     if feed is None or not feed.records:
         raise NotFoundError(f"{miner}: no such miner")
@@ -134,7 +124,7 @@ def _history(
     step: int | None,
     agg: str,
 ) -> Answer:
-    request.viewer.require(miner)
+    _require_seen(request, miner)
     _require_order(since, until)
     fields = list(dict.fromkeys(field))
     return request.past.history(RecordKey(miner, host), fields, since, until, step, agg)
@@ -144,14 +134,14 @@ def _events(request: Request, *, miner: str | None, host: str | None, since: int
     if host is not None and miner is None:
         raise UsageError("host: expected miner with it")
     if miner is not None:
-        request.viewer.require(miner)
+        _require_seen(request, miner)
     _require_order(since, until)
     seen = miner or request.viewer.miner
     return request.past.events(None if seen is None else RecordKey(seen, host), since, until, limit)
 
 
 def _quality(request: Request, *, miner: str) -> Answer:
-    request.viewer.require(miner)
+    _require_seen(request, miner)
     return request.past.quality(miner)
 
 

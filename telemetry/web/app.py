@@ -1,4 +1,4 @@
-"""The application: the API, the WebSocket and the page behind one set of checks. The only file with starlette in it."""
+"""The application: the API, the WebSocket and the page, as routes behind the guard."""
 
 import asyncio
 import contextlib
@@ -10,24 +10,34 @@ from typing import Any
 
 import orjson
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from telemetry.client import Fleet
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.web import api
 from telemetry.web.following import Following, News
+from telemetry.web.guard import (
+    LOGIN,
+    LOGOUT,
+    SESSION,
+    Gate,
+    Guarded,
+    cookie_name,
+    error_response,
+    is_secure,
+    json_response,
+)
 from telemetry.web.live import TICK, Live, Session
+from telemetry.web.login import LASTS, Logins, RefusedError
 from telemetry.web.past import Past
-from telemetry.web.routes import NotFoundError, UnavailableError
 from telemetry.web.routes import Route as ApiRoute
+from telemetry.web.routes import UnavailableError
 
 PAGE = Path(__file__).parent / "page"
 
@@ -35,36 +45,31 @@ MOST_SESSIONS = 1000
 """Browsers that are connected at once."""
 
 _READ_AT_ONCE, _MOST_WAITING = 2, 50
+_LARGEST_BODY = 2048
 
-_NORMAL, _GOING_AWAY, _TRY_LATER = 1000, 1001, 1013
-
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+_NORMAL, _GOING_AWAY, _POLICY, _TRY_LATER = 1000, 1001, 1008, 1013
+"""Codes with which a WebSocket is closed (RFC 6455)."""
 
 
 class Site:
-    """What is served: the live copy of a fleet, and its past."""
+    """What is served, and to whom: the live copy of a fleet, and its past."""
 
-    def __init__(self, fleet: Fleet, past: Past) -> None:
+    def __init__(self, fleet: Fleet, past: Past, gate: Gate) -> None:
         self.live = Live(lambda: time.time_ns() // 1_000_000)
-        self._fleet, self._past = fleet, past
+        self._fleet, self._past, self._gate = fleet, past, gate
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self._waiting = 0
 
     def app(self) -> Starlette:
         """The application."""
-        return Starlette(
+        made = Starlette(
             routes=self._routes(),
-            middleware=[Middleware(_SafeHeaders)],
+            middleware=[Middleware(Guarded, gate=self._gate)],
             exception_handlers={HTTPException: _http_error, TelemetryError: _error, Exception: _defect},
             lifespan=self._lifespan,
         )
+        made.router.redirect_slashes = False
+        return made
 
     def end(self) -> None:
         """Tell the browsers that the server goes away."""
@@ -72,11 +77,20 @@ class Site:
             session.end(_GOING_AWAY)
 
     def _routes(self) -> list[BaseRoute]:
+        logins = self._gate.logins
         return [
             *(Route(one.path, self._answering(one), methods=["GET"]) for one in api.ROUTES),
+            Route(SESSION, self._session, methods=["GET"]),
+            *([] if logins is None else self._login_routes(logins)),
             WebSocketRoute("/api/live", self._serve_live),
             Route("/", _page, methods=["GET"]),
             Mount("/page", StaticFiles(directory=PAGE)),
+        ]
+
+    def _login_routes(self, logins: Logins) -> list[BaseRoute]:
+        return [
+            Route(LOGIN, partial(self._log_in, logins), methods=["POST"]),
+            Route(LOGOUT, partial(_log_out, logins), methods=["POST"]),
         ]
 
     @contextlib.asynccontextmanager
@@ -93,15 +107,23 @@ class Site:
         ticking.cancel()
 
     async def _tick(self) -> None:
+        """Tell the time, and end the sessions whose login has ended."""
         while True:
             await asyncio.sleep(TICK)
             self.live.tick()
+            if (logins := self._gate.logins) is not None:
+                await asyncio.to_thread(logins.look_at_accounts)
+                for session in self.live.sessions:
+                    if session.login is None or not logins.holds(session.login, time.monotonic()):
+                        session.end(_POLICY)
+
+    # --- the API ---
 
     def _answering(self, route: ApiRoute) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             values = route.values(request.path_params, request.query_params.multi_items())
-            made = partial(route.answer, api.Request(self.live, self._past, api.Viewer()), **values)
-            return _json(await self._read(made) if route.reads_database else made())
+            made = partial(route.answer, api.Request(self.live, self._past, request.scope["viewer"]), **values)
+            return json_response(await self._read(made) if route.reads_database else made())
 
         return answer
 
@@ -116,12 +138,14 @@ class Site:
         finally:
             self._waiting -= 1
 
+    # --- the WebSocket ---
+
     async def _serve_live(self, websocket: WebSocket) -> None:
         if len(self.live.sessions) >= MOST_SESSIONS:
             await websocket.close(_TRY_LATER)
             return
         await websocket.accept()
-        with Session(self.live, api.Viewer().sees) as session:
+        with Session(self.live, websocket.scope["viewer"].sees, websocket.scope["login"]) as session:
             sending = asyncio.create_task(_send(websocket, session))
             try:
                 while (message := await websocket.receive())["type"] == "websocket.receive":
@@ -129,23 +153,50 @@ class Site:
             finally:
                 sending.cancel()
 
+    # --- logging in ---
 
-class _SafeHeaders:
-    """Adds to every response what keeps browsers from doing more with it than is meant."""
+    async def _session(self, request: Request) -> Response:
+        if self._gate.logins is None:
+            return json_response({"login": False, "user": None})
+        try:
+            _, viewer = await self._gate.viewer(request)
+        except RefusedError:
+            return json_response({"login": True, "user": None})
+        return json_response({"login": True, "user": viewer.user})
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    async def _log_in(self, logins: Logins, request: Request) -> Response:
+        name, password = await _credentials(request)
+        viewer = await self._gate.check(logins, request, name, password)
+        response = json_response({"user": viewer.user})
+        response.set_cookie(
+            cookie_name(request), logins.begin(viewer, time.monotonic()),
+            max_age=int(LASTS), httponly=True, samesite="strict", secure=is_secure(request),
+        )  # fmt: skip
+        return response
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_safely(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(_HEADERS)
-                is_asset = scope["path"].startswith("/page/")
-                headers["Cache-Control"] = "no-cache" if is_asset else "no-store"
-            await send(message)
 
-        await self._app(scope, receive, send_safely if scope["type"] == "http" else send)
+async def _log_out(logins: Logins, request: Request) -> Response:
+    name = cookie_name(request)
+    logins.end(request.cookies.get(name, ""))
+    response = json_response({"user": None})
+    response.delete_cookie(name, httponly=True, samesite="strict", secure=is_secure(request))
+    return response
+
+
+async def _credentials(request: Request) -> tuple[str, str]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            raise HTTPException(413)
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        given = None
+    match given:
+        case {"user": str(name), "password": str(password)}:
+            return name, password
+    raise UsageError('expected {"user": "viewer.all.NAME", "password": "…"}, in JSON')
 
 
 async def _send(websocket: WebSocket, session: Session) -> None:
@@ -157,35 +208,18 @@ async def _send(websocket: WebSocket, session: Session) -> None:
         await websocket.close(session.ended or _NORMAL)
 
 
-def _json(value: Any, status: int = 200) -> Response:  # noqa: ANN401  # whatever is JSON
-    return Response(orjson.dumps(value), status, media_type="application/json")
-
-
 async def _page(_: Request) -> Response:
     return FileResponse(PAGE / "index.html")
 
 
 def _error(_: Request, error: Exception) -> Response:
-    return _json({"error": str(error)}, _status(error))
-
-
-def _status(error: Exception) -> int:
-    match error:
-        case NotFoundError():
-            return 404
-        case UsageError():
-            return 400
-        case UnavailableError():
-            return 503
-    return 500
+    return error_response(error)
 
 
 def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = _json({"error": error.detail.lower()}, error.status_code)
-    response.headers.update(error.headers or {})
-    return response
+    return json_response({"error": error.detail.lower()}, error.status_code, error.headers)
 
 
 def _defect(_: Request, _error: Exception) -> Response:
-    return _json({"error": "a defect of the server: see its log"}, 500)
+    return json_response({"error": "a defect of the server: see its log"}, 500)

@@ -215,10 +215,11 @@ def _parts(keys: tuple[RecordKey, ...]) -> Iterator[tuple[int, int, tuple[Record
 
 
 class Session:
-    """One browser, as a context manager: it follows miners that it may see; `messages` gives what is to be sent."""
+    """One browser, as a context manager: it follows miners that it may see, as long as its login, if any, stands."""
 
-    def __init__(self, live: Live, sees: Callable[[str], bool]) -> None:
+    def __init__(self, live: Live, sees: Callable[[str], bool], login: str | None = None) -> None:
         self._live, self._sees = live, sees
+        self.login = login
         self._places: dict[str, _Place] = {}
         self._due: dict[str, None] = {}
         self._errors: deque[str] = deque(maxlen=_MOST_ERRORS)
@@ -296,7 +297,7 @@ class Session:
 
     def _follow(self, miner: str) -> None:
         if not self._sees(miner):
-            raise UsageError(f"{miner}: not yours to see")
+            raise UsageError(f"{miner}: no such miner")
         if miner not in self._places and len(self._places) >= MOST_FOLLOWED:
             raise UsageError(f"{miner}: {MOST_FOLLOWED} miners are followed already; unsubscribe from one")
         feed = self._live.feed(miner)

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
+import ssl
 from collections.abc import Callable, Generator
 
 import uvicorn
 
 from telemetry.errors import UsageError
-from telemetry.web.app import Site
+from telemetry.web.app import MOST_SESSIONS, Site
 
 _SEND_TIMEOUT_MS = 30_000
 """A browser that takes in nothing for so long is cut off, by the kernel."""
@@ -16,7 +18,8 @@ _SEND_TIMEOUT_MS = 30_000
 _LARGEST_MESSAGE = 4096
 _LARGEST_HEAD = 16_384
 _STOP_TIMEOUT = 2
-_MORE_CONNECTIONS = 200
+_MOST_CONNECTIONS = MOST_SESSIONS + 500
+_SPARE_DESCRIPTORS = 100
 
 
 def listening_socket(address: str, port: int) -> socket.socket:
@@ -36,8 +39,9 @@ def listening_socket(address: str, port: int) -> socket.socket:
     return sock
 
 
-def serve(site: Site, sock: socket.socket, is_stopped: Callable[[], bool]) -> None:
+def serve(site: Site, sock: socket.socket, tls: ssl.SSLContext | None, is_stopped: Callable[[], bool]) -> None:
     """Serve until stopped; the browsers are told."""
+    _allow_connections()
     config = uvicorn.Config(
         site.app(),
         http="h11",
@@ -52,9 +56,21 @@ def serve(site: Site, sock: socket.socket, is_stopped: Callable[[], bool]) -> No
         ws_max_size=_LARGEST_MESSAGE,
         # What is sent is shared by all browsers, and a compressor for each takes 300 kB.
         ws_per_message_deflate=False,
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_STOP_TIMEOUT,
     )
+    config.load()
+    config.ssl = tls
     asyncio.run(_Server(config, site, is_stopped).serve([sock]))
+
+
+def _allow_connections() -> None:
+    """Descriptors for the connections, as far as the hard limit lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _SPARE_DESCRIPTORS
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):
