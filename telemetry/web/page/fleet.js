@@ -5,10 +5,10 @@ import { fieldOf, meaning } from "./fields.js";
 import { formatAge, formatNumber } from "./format.js";
 import { askForFrame } from "./frames.js";
 import { Grid } from "./grid.js";
-import { attention, isProblem, level, memoryShare, overdueTasks, STATES } from "./judge.js";
+import { ageLevel, attention, isProblem, level, memoryShare, overdueTasks, STATES } from "./judge.js";
 import { hostRoute } from "./route.js";
 import { bar, panel, stateChip } from "./tiles.js";
-import { word } from "./words.js";
+import { compareNames, word } from "./words.js";
 
 const number = (value, unit, digits) => (value === undefined ? "–" : formatNumber(value, unit, digits));
 
@@ -53,15 +53,21 @@ function columns() {
   return [
     { name: "host", label: word("host"), width: 130, share: 2, isNarrow: true, sort: ({ host }) => host, text: ({ host }) => host },
     {
-      name: "state", label: word("state"), width: 82, isNarrow: true, sort: attention, isNumber: false,
+      name: "state", label: word("state"), width: 82, isNarrow: true, isPlain: true, sort: attention, isNumber: false,
       make(cell) {
         const chip = stateChip();
         cell.append(chip.element);
         return ({ fields }) => chip.set(fields.netState);
       },
     },
-    { name: "age", label: word("age"), width: 62, isNumber: true, isNarrow: true, sort: ({ time }) => -time,
-      text: ({ time }, now) => formatAge(now - time) },
+    { name: "age", label: word("age"), width: 74, isNumber: true, isNarrow: true, isPlain: true, sort: ({ time }) => -time,
+      make(cell) {
+        const text = cell.appendChild(make("span.reading"));
+        return (record, now) => {
+          setText(text, formatAge(now - record.time));
+          text.dataset.level = ageLevel(record, now);
+        };
+      } },
     barred("cpuLoad", word("load"), (f) => f.cpuLoad, (f) => number(f.cpuLoad, "%", 0), "cpuLoad", { isNarrow: true }),
     temperature("cpuTemper", word("cpuTemperature"), { priority: 6 }),
     barred("gpuLoad", word("gpu"), (f) => f.gpuLoad, (f) => number(f.gpuLoad, "%", 0), "gpuLoad", { isNarrow: true }),
@@ -90,16 +96,15 @@ function columns() {
   ];
 }
 
-const byAttention = (one, other) => attention(other) - attention(one) || one.host.localeCompare(other.host, undefined, { numeric: true });
-
 /** The panel of a miner's hosts. */
 export class FleetPanel {
   constructor(minerId) {
     this.chosen = "all";
     this.seen = -1;
     this.grid = new Grid({
-      label: word("fleet"), columns: columns(), order: byAttention, keyOf: ({ host }) => host, empty: word("noHosts"),
-      link: ({ host }) => hostRoute(minerId, host), rowClass: ({ fields }) => fields.netState ?? "unknown", narrowHeight: 92,
+      label: word("fleet"), columns: columns(),
+      order: (one, other) => this.attention.get(other) - this.attention.get(one) || compareNames(one.host, other.host), keyOf: ({ host }) => host, empty: word("noHosts"),
+      link: ({ host }) => hostRoute(minerId, host), rowClass: ({ fields }) => fields.netState ?? "unknown", narrowHeight: 74,
     });
     this.chips = new Map(["all", "problems", ...STATES].map((name) => [name, this.chip(name)]));
     this.filter = make("input", { type: "search", placeholder: word("filterHosts"), "aria-label": word("filterHosts"), "data-filter": true,
@@ -136,7 +141,8 @@ export class FleetPanel {
   }
 
   refresh(hosts) {
-    const fits = { all: () => true, problems: isProblem, ...Object.fromEntries(STATES.map((state) => [state, ({ fields }) => fields.netState === state])) };
+    this.attention = new Map(hosts.map((record) => [record, attention(record)]));
+    const fits = { all: () => true, problems: (record) => isProblem(this.attention.get(record)), ...Object.fromEntries(STATES.map((state) => [state, ({ fields }) => fields.netState === state])) };
     for (const [name, { element, count }] of this.chips) {
       const number = hosts.filter(fits[name]).length;
       setText(count, formatNumber(number, "1"));

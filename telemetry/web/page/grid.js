@@ -1,18 +1,20 @@
 // A table of many rows, of which only those in view are elements. Sorted by its headings, walked with the arrow keys.
 //
 // A column is {name, label, width (px), share (of spare width), priority (low ones are left out first), isNumber, isNarrow
-// (shown on a phone), sort(item) -> number or string, and text(item, now) or make(cell) -> fill(item, now)}.
+// (shown on a phone, there without its label if isPlain), sort(item) -> number or string, and text(item, now) or make(cell) -> fill(item, now)}.
 
 import { serverTime } from "./clock.js";
 import { make, setAttribute, setText } from "./dom.js";
 import { askForFrame } from "./frames.js";
-import { word } from "./words.js";
+import { compareNames, word } from "./words.js";
 
 const ROW_HEIGHT = 30;
 const SPARE_ROWS = 6;
 const RESORT = 2_000; // ms; rows that change places more often cannot be read
 const NARROW = matchMedia("(max-width: 700px)");
 const GAP = 20;
+const FIRST_LINE = 3; // cells on a phone; below them stand the others, so many twelfths wide
+const SPANS = [12, 12, 6, 4, 3];
 const PADDING = 16;
 
 export class Grid {
@@ -112,7 +114,7 @@ export class Grid {
     const row = make("div.row", { role: "row" });
     row.fills = this.shown.map((column, index) => {
       const cell = make(`div.cell${column.isNumber ? ".number" : ""}`, { role: "gridcell", "data-column": column.name });
-      if (this.isNarrow && index) cell.append(make("span.cell-label", {}, column.label));
+      if (this.isNarrow && index && !column.isPlain) cell.append(make("span.cell-label", {}, column.label));
       const content = index ? cell : (row.anchor = make("a.row-link"));
       if (!index) cell.append(content);
       row.append(cell);
@@ -183,6 +185,7 @@ export class Grid {
     this.rowHeight = isNarrow ? this.narrowHeight : ROW_HEIGHT;
     this.table.classList.toggle("narrow", isNarrow);
     this.table.style.setProperty("--columns", shown.map((column) => `minmax(${column.width}px, ${column.share ?? (column.isNumber ? 0.6 : 1)}fr)`).join(" "));
+    this.table.style.setProperty("--span", SPANS[shown.length - FIRST_LINE] ?? 4);
     this.table.style.setProperty("--row", `${this.rowHeight}px`);
     this.head.replaceChildren(...shown.map((column) => this.makeHeading(column)));
     this.markSorting();
@@ -235,6 +238,6 @@ function fitting(columns, width) {
 function compare(one, other, isDescending) {
   const [isMissing, isOtherMissing] = [one === undefined || Number.isNaN(one), other === undefined || Number.isNaN(other)];
   if (isMissing || isOtherMissing) return isMissing - isOtherMissing;
-  const order = typeof one === "string" ? one.localeCompare(other, undefined, { numeric: true }) : one - other;
+  const order = typeof one === "string" ? compareNames(one, other) : one - other;
   return isDescending ? -order : order;
 }

@@ -3,7 +3,7 @@
 import { make, setText } from "./dom.js";
 import { formatAge } from "./format.js";
 import { panel, table } from "./tiles.js";
-import { word } from "./words.js";
+import { compareNames, word } from "./words.js";
 
 const OTHER = "UNK"; // telemetry/sources/lotus/tasks.py
 
@@ -28,14 +28,13 @@ const isRunning = (job) => job.state === "running" || job.state === "ret-wait";
 function kinds(mirror, now) {
   const found = new Map();
   const kind = (task) => {
-    if (!found.has(task)) found.set(task, { task, name: task, running: 0, waiting: 0, overdue: 0, times: [], able: 0, busy: new Set() });
+    if (!found.has(task)) found.set(task, { task, running: 0, waiting: 0, overdue: 0, times: [], able: 0, busy: new Set() });
     return found.get(task);
   };
   const online = mirror.hosts.filter((record) => record.fields.netState === "online");
   for (const { fields } of online) for (const task of fields.taskType ?? []) kind(task).able += 1;
   for (const job of jobsOf(mirror)) {
     const one = kind(job.task);
-    one.name = kindOf(job);
     if (!isRunning(job)) {
       one.waiting += 1;
       continue;
@@ -45,7 +44,7 @@ function kinds(mirror, now) {
     one.busy.add(job.host);
     if (job.start !== undefined) one.times.push(now - job.start);
   }
-  return [...found.values()].sort((one, other) => order(one) - order(other) || one.task.localeCompare(other.task));
+  return [...found.values()].sort((one, other) => order(one) - order(other) || compareNames(one.task, other.task));
 }
 
 // The way of a sector; what is not on it comes after.
@@ -59,6 +58,7 @@ const shortened = (task) => task.replace(/^\w+\/v\d+\//, "");
 /** The panel of a miner's jobs by kind. */
 export class Jobs {
   constructor() {
+    this.names = new Map(); // short ones, as jobs told them
     this.note = make("span.panel-note");
     const headings = ["task", "kind", "runs", "waits", "overdue", "idleHosts", "longest", "meanTime"].map((name) => word(name));
     this.table = table(headings, { numbers: [2, 3, 4, 5, 6, 7], label: word("jobs"), empty: word("noJobs") });
@@ -66,16 +66,17 @@ export class Jobs {
   }
 
   draw(mirror, now) {
+    for (const job of jobsOf(mirror)) if (kindOf(job) !== job.task) this.names.set(job.task, kindOf(job));
     const rows = kinds(mirror, now).filter((kind) => kind.running || kind.waiting || kind.able);
     this.table.set(rows.map((kind) => this.row(kind)));
     const returned = mirror.miner?.fields.returnedTasks;
     setText(this.note, returned ? word("returned", { n: returned }) : "");
   }
 
-  row({ task, name, running, waiting, overdue, times, able, busy }) {
+  row({ task, running, waiting, overdue, times, able, busy }) {
     const mean = times.reduce((sum, time) => sum + time, 0) / times.length;
     const idle = able - busy.size;
-    return [name === task ? "–" : name, shortened(task), String(running), String(waiting), overdue ? `⚠ ${overdue}` : "0", able ? `${Math.max(0, idle)} ${word("ofHosts", { n: able })}` : "–",
+    return [this.names.get(task) ?? "–", shortened(task), String(running), String(waiting), overdue ? `⚠ ${overdue}` : "0", able ? `${Math.max(0, idle)} ${word("ofHosts", { n: able })}` : "–",
       times.length ? formatAge(Math.max(...times)) : "–", times.length ? formatAge(mean) : "–"];
   }
 }

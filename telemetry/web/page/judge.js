@@ -28,6 +28,11 @@ export function level(name, value) {
 /** The class that shows a level; a sign besides the colour is the style sheet's. */
 export const LEVEL_CLASS = ["", "warning", "bad"];
 
+const SILENT = 150_000; // ms; agents say something every 60 s, and the aggregator calls who is silent for so long stale
+
+/** How bad a record's age is: also where nobody is left to say that it is stale. */
+export const ageLevel = (record, now) => (now - record.time > SILENT ? WARNING : FINE);
+
 /** How many tasks of a host have run longer than their kind usually takes. */
 export const overdueTasks = (fields) => (fields.currentQueue ?? []).filter((entry) => entry.overdue).length;
 
@@ -41,8 +46,8 @@ export function attention(record) {
   return worst ? worst + 2 : state;
 }
 
-/** Whether a host is one to look at; one that was stopped on purpose is not. */
-export const isProblem = (record) => attention(record) > STATE_RANK.stopped;
+/** Whether so much attention makes a host one to look at; one that was stopped on purpose is not. */
+export const isProblem = (asked) => asked > STATE_RANK.stopped;
 
-/** The readings of a host with a share of its memory beside them. */
+/** How much of a host's memory is in use, in percent. */
 export const memoryShare = ({ useMemory, totalMemory }) => (totalMemory ? (100 * (useMemory ?? NaN)) / totalMemory : undefined);

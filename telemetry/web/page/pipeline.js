@@ -4,7 +4,7 @@ import { make, setClass, setShare, setText } from "./dom.js";
 import { fieldOf, meaning } from "./fields.js";
 import { formatNumber } from "./format.js";
 import { panel } from "./tiles.js";
-import { word } from "./words.js";
+import { compareNames, word } from "./words.js";
 
 // The names are those of Lotus (storage/pipeline/sector_state.go), in the order of the way.
 const STAGES = [
@@ -68,7 +68,7 @@ class Stage {
     if (text === this.shown) return;
     this.shown = text;
     const order = STAGES.find(([name]) => name === this.name)[1];
-    states.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other) || one.localeCompare(other));
+    states.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other) || compareNames(one, other));
     const lines = states.map(([state, number]) => make("li", {}, make("span.stage-state", { title: state }, state || "?"), make("span", {}, formatNumber(number, "1"))));
     this.states.replaceChildren(...lines);
   }

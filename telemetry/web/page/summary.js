@@ -3,7 +3,7 @@
 import { icon, make, setClass, setShare, setText } from "./dom.js";
 import { fieldOf, meaning, shown } from "./fields.js";
 import { formatAge, formatNumber } from "./format.js";
-import { BAD, FINE, LEVEL_CLASS, WARNING } from "./judge.js";
+import { ageLevel, BAD, FINE, LEVEL_CLASS, WARNING } from "./judge.js";
 import { stateChip, setDated, tile } from "./tiles.js";
 import { word } from "./words.js";
 
@@ -69,6 +69,7 @@ export class Summary {
     const { fields } = record;
     this.state.set(fields.netState);
     setText(this.age, word("ago", { age: formatAge(now - record.time) }));
+    setClass(this.age, `age ${LEVEL_CLASS[ageLevel(record, now)]}`);
     setDated(this.element, fields.netState !== "online");
     for (const one of this.tiles) one.set(short(one.field, fields[one.field]), ...one.note(fields));
     this.drawFacts(fields);

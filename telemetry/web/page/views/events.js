@@ -20,7 +20,7 @@ function columns() {
   return [
     { name: "who", label: word("who"), width: 150, share: 2, isNarrow: true, sort: (event) => event.hostName ?? "", text: (event) => event.hostName ?? word("minerAgent") },
     {
-      name: "event", label: word("event"), width: 100, isNarrow: true, sort: (event) => event.event,
+      name: "event", label: word("event"), width: 100, isNarrow: true, isPlain: true, sort: (event) => event.event,
       make(cell) {
         const chip = stateChip();
         const text = make("span.event-kind");
@@ -33,9 +33,9 @@ function columns() {
         };
       },
     },
-    { name: "time", label: word("time"), width: 150, isNarrow: true, isNumber: true, sort: (event) => event._time, text: (event) => formatMoment(event._time) },
+    { name: "time", label: word("time"), width: 120, isNarrow: true, isPlain: true, isNumber: true, sort: (event) => event._time, text: (event) => formatMoment(event._time).slice(5) },
     { name: "age", label: word("age"), width: 90, isNumber: true, priority: 3, text: (event, now) => formatAge(now - event._time) },
-    { name: "detail", label: word("detail"), width: 260, share: 6, isNarrow: true, text: happened },
+    { name: "detail", label: word("detail"), width: 260, share: 6, isNarrow: true, isPlain: true, text: happened },
   ];
 }
 
@@ -47,7 +47,7 @@ export class EventPanel {
     this.note = make("span.panel-note", { role: "status" });
     this.grid = new Grid({
       label: word("events"), columns: columns(), keyOf: (event) => event.key, order: (one, other) => one.place - other.place, empty: word("noEvents"),
-      link: (event) => (event.hostName && !host ? hostRoute(mirror.minerId, event.hostName) : null), rowClass: ({ event }) => event, narrowHeight: 84,
+      link: (event) => (event.hostName && !host ? hostRoute(mirror.minerId, event.hostName) : null), rowClass: ({ event }) => event, narrowHeight: 62,
     });
     const choose = (event) => {
       this.range = event.target.value;

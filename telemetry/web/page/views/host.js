@@ -1,10 +1,10 @@
 // One host: how it is, its plots, cards, disks and network, its jobs, its events, and every field.
 
-import { icon, make, setText } from "../dom.js";
+import { icon, make, setClass, setText } from "../dom.js";
 import { FieldTable } from "../field-table.js";
 import { fieldOf, meaning } from "../fields.js";
 import { formatAge, formatMoment, formatNumber } from "../format.js";
-import { level, memoryShare, overdueTasks } from "../judge.js";
+import { ageLevel, level, LEVEL_CLASS, memoryShare, overdueTasks } from "../judge.js";
 import { Plots } from "../plots.js";
 import { minerRoute } from "../route.js";
 import { bar, panel, setDated, stateChip, tile } from "../tiles.js";
@@ -77,6 +77,7 @@ export class Host {
     const { fields } = record;
     this.state.set(fields.netState);
     setText(this.age, word("ago", { age: formatAge(now - record.time) }));
+    setClass(this.age, `age ${LEVEL_CLASS[ageLevel(record, now)]}`);
     setText(this.since, fields.netSince ? word("since", { time: formatMoment(fields.netSince) }) : "");
     setText(this.tasks, fields.taskState ?? "");
     this.notice.hidden = record.isWhole;

@@ -6,7 +6,7 @@ import { formatAge, formatNumber } from "../format.js";
 import { Grid } from "../grid.js";
 import { minerRoute } from "../route.js";
 import { panel } from "../tiles.js";
-import { word } from "../words.js";
+import { compareNames, word } from "../words.js";
 
 const number = (name, label, width, level = () => 0, more = {}) => ({
   name, label, width, isNumber: true, isNarrow: true, title: meaning(fieldOf(name)), sort: ({ record }) => record?.[name],
@@ -55,7 +55,7 @@ export class Miners {
     this.miners = miners;
     this.grid = new Grid({
       label: word("miners"), columns: columns(), keyOf: ({ minerId }) => minerId, empty: word("noMiners"), link: ({ minerId }) => minerRoute(minerId), narrowHeight: 104,
-      order: (one, other) => trouble(other) - trouble(one) || one.minerId.localeCompare(other.minerId, undefined, { numeric: true }),
+      order: (one, other) => trouble(other) - trouble(one) || compareNames(one.minerId, other.minerId),
     });
     this.element = make("div", {}, make("h1.unseen", { tabindex: "-1" }, word("miners")), panel("miners", word("miners"), [], this.grid.element));
   }

@@ -8,7 +8,7 @@ import { askForFrame } from "../frames.js";
 import { Grid } from "../grid.js";
 import { hostRoute } from "../route.js";
 import { panel, stateChip, tile } from "../tiles.js";
-import { word } from "../words.js";
+import { compareNames, word } from "../words.js";
 
 const REFRESH = 10_000; // ms
 const MINER_AGENT = "_miner";
@@ -33,14 +33,14 @@ function columns(mirror) {
   return [
     { name: "agent", label: word("agent"), width: 140, share: 2, isNarrow: true, sort: ({ agent }) => agent, text: ({ agent }) => (agent === MINER_AGENT ? word("minerAgent") : agent) },
     {
-      name: "state", label: word("state"), width: 90, isNarrow: true, sort: (agent) => agent.state,
+      name: "state", label: word("state"), width: 90, isNarrow: true, isPlain: true, sort: (agent) => agent.state,
       make(cell) {
         const chip = stateChip();
         cell.append(chip.element);
         return ({ state }) => chip.set(state);
       },
     },
-    age("heard", word("heard"), 84, { isNarrow: true }),
+    age("heard", word("heard"), 84, { isNarrow: true, isPlain: true }),
     {
       name: "isWhole", label: word("complete"), width: 84, isNarrow: true, sort: (agent) => Number(agent.isWhole),
       make(cell) {
@@ -72,7 +72,7 @@ function unread(mirror, { agent }) {
 }
 
 const byTrouble = (one, other) => (other.lost ?? 0) - (one.lost ?? 0) || (one.isWhole === false ? 0 : 1) - (other.isWhole === false ? 0 : 1)
-  || Number(one.state === "online") - Number(other.state === "online") || one.agent.localeCompare(other.agent, undefined, { numeric: true });
+  || Number(one.state === "online") - Number(other.state === "online") || compareNames(one.agent, other.agent);
 
 export class Quality {
   constructor({ mirror }) {
@@ -81,7 +81,7 @@ export class Quality {
     this.tiles = { late: tile(word("gapsRepaired")), lost: tile(word("lostMessages")), rejected: tile(word("rejected")), silent: tile(word("staleSources")) };
     this.grid = new Grid({
       label: word("quality"), columns: columns(mirror), keyOf: ({ agent }) => agent, order: byTrouble, empty: word("none"),
-      link: ({ agent }) => (agent === MINER_AGENT ? null : hostRoute(mirror.minerId, agent)), rowClass: ({ state }) => state, narrowHeight: 92,
+      link: ({ agent }) => (agent === MINER_AGENT ? null : hostRoute(mirror.minerId, agent)), rowClass: ({ state }) => state, narrowHeight: 74,
     });
     this.element = make("div", {}, make("h1.unseen", { tabindex: "-1" }, `${mirror.minerId} ${word("quality")}`),
       panel("quality", word("quality"), this.note, make("dl.tiles", {}, Object.values(this.tiles).map((one) => one.element)),

@@ -23,9 +23,9 @@ function columns() {
   const column = (name, label, width, text, more) => ({ name, label, width, title: meaning(members.get(name)), text, isNarrow: true, ...more });
   return [
     column("host", word("host"), 130, (job) => job.host ?? word("unassigned"), { share: 2, sort: (job) => job.host ?? "" }),
-    column("taskShort", word("task"), 64, (job) => kindOf(job), { sort: (job) => kindOf(job) }),
+    column("taskShort", word("task"), 64, (job) => kindOf(job), { isPlain: true, sort: (job) => kindOf(job) }),
+    column("state", word("jobState"), 90, (job) => word(job.state), { isPlain: true, sort: (job) => STATES.indexOf(job.state) }),
     column("sector", word("sector"), 80, (job) => String(job.sector), { isNumber: true, sort: (job) => job.sector }),
-    column("state", word("jobState"), 90, (job) => word(job.state), { sort: (job) => STATES.indexOf(job.state) }),
     column("start", word("elapsed"), 100, (job, now) => (job.start === undefined ? "–" : formatAge(now - job.start)), { isNumber: true, sort: (job) => -started(job) }),
     {
       ...column("overdue", word("overdue"), 80),
@@ -52,7 +52,7 @@ export class QueuePanel {
     this.grid = new Grid({
       label: word("queue"), columns: columns().filter(({ name }) => !host || name !== "host"), keyOf, order: byUrgency,
       empty: word(host ? "noQueue" : "noJobs"), link: (job) => (job.host === null || host ? null : hostRoute(mirror.minerId, job.host)),
-      rowClass: (job) => (job.overdue ? "overdue" : job.state), narrowHeight: 76,
+      rowClass: (job) => (job.overdue ? "overdue" : job.state), narrowHeight: 74,
     });
     this.counts = make("span.panel-note", { role: "status" });
     this.filter = make("input", { type: "search", placeholder: word("filterJobs"), "aria-label": word("filterJobs"), "data-filter": true, oninput: () => this.refilter() });
