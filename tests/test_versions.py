@@ -69,7 +69,7 @@ class Fleet:
     """A broker with one aggregator and one agent, each of today or of the newer version."""
 
     def __init__(self, data: Path, broker: Broker, newer: Path) -> None:
-        # What changes all the time is never the same at two places: the declared deadbands, and a pause between two changes.
+        # What changes all the time is never the same at two places: deadbands as declared, and pauses between changes.
         settings = FAST.split("[deadbands]", maxsplit=1)[0].replace("push = 0.1", "push = 2")
         (data / "fast.toml").write_text(settings)
         self._data, self._newer = data, newer
