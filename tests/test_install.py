@@ -9,7 +9,6 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import pytest
 import telemetry
 from telemetry.processes import answers
 from tests.parts import own_port, wait_for
+from tests.wheels import build_wheel, pip
 
 CHECKOUT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "*.egg-info", "*.pyc.*", "build", "dist", "telemetry-data")
@@ -48,38 +48,12 @@ class Installed(NamedTuple):
         return done.stdout
 
 
-def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-
-
-def _can_build_wheels() -> bool:
-    """Whether the setuptools that is installed builds wheels by itself, and needs no index."""
-    try:
-        found = re.findall(r"\d+", version("setuptools"))
-    except PackageNotFoundError:
-        return False
-    return (int(found[0]), int(found[1])) >= (70, 1)
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: a build leaves things where it happens."""
     copy = tmp_path_factory.mktemp("source") / "checkout"
     shutil.copytree(CHECKOUT, copy, ignore=NOT_SOURCE)
-    built = tmp_path_factory.mktemp("wheel")
-    isolation = ["--no-build-isolation"] if _can_build_wheels() else []
-    done = _pip("wheel", str(copy), "--no-deps", "--retries", "1", "--timeout", "10", "-w", str(built), *isolation)
-    if "No matching distribution found for setuptools" in done.stderr:
-        pytest.skip("no package index can be reached to build the wheel with")
-    assert done.returncode == 0, done.stderr
-    [found] = built.glob("*.whl")
-    return found
+    return build_wheel(copy, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +62,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     directory = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
     python = directory / "bin" / "python"
-    done = _pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
+    done = pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
     assert done.returncode == 0, done.stderr
     # Ours comes last, and the .pth file of an editable install has no effect there.
     [packages] = directory.glob("lib/python*/site-packages")
