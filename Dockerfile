@@ -15,7 +15,7 @@ RUN apt-get update \
     && install -d -o telemetry -g telemetry /data /var/lib/telemetry-agent
 COPY --from=build /opt/telemetry /opt/telemetry
 ENV PATH=/opt/telemetry/bin:$PATH PYTHONDONTWRITEBYTECODE=1
-USER telemetry
+USER 10001
 WORKDIR /data
 ENTRYPOINT ["telemetry"]
 CMD ["--help"]

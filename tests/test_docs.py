@@ -1,17 +1,23 @@
 """What the documents say is run: each command of the README, its Python, each setting, each link."""
 
+import argparse
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
+from telemetry.cli import COMMANDS
+from telemetry.cli.install import PARTS
 from telemetry.config import read_settings
 from telemetry.processes import answers
 from tests.parts import own_port, wait_for
@@ -114,6 +120,38 @@ def test_every_setting_of_the_documentation_is_known_and_at_its_default() -> Non
         assert getattr(settings.intervals, name) == value
     default = read_settings(environ={}, options={})
     assert (settings.intervals, settings.topics) == (default.intervals, default.topics)
+
+
+def _known(command: str) -> bool:
+    """Whether a command line of the page is one that the program, the services or the containers know."""
+    words = shlex.split(command)
+    if words[0] == "telemetry":
+        return _is_parsed(words[1:])
+    if words[0] in {"systemctl", "journalctl"}:
+        units = [word for word in words if word.startswith("telemetry-")]
+        return all(unit.removeprefix("telemetry-") in PARTS for unit in units)
+    assert words[:2] == ["docker", "compose"], command
+    file = words[words.index("-f") + 1] if "-f" in words else "compose.yaml"
+    services = yaml.safe_load((ROOT / file).read_text())["services"]
+    named = next((at for at, word in enumerate(words) if word.partition(":")[0] in services), None)
+    if named is None or words[named + 1 :] == [] or ":" in words[named]:
+        return True
+    rest = words[named + 1 :]
+    return _is_parsed(rest if words[2] == "run" else rest[1:])
+
+
+def _is_parsed(words: list[str]) -> bool:
+    if words[0] in PARTS and words[0] not in COMMANDS:
+        return True
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    import_module(f"telemetry.cli.{words[0]}").add_arguments(parser)
+    parser.parse_args(words[1:])
+    return True
+
+
+@pytest.mark.parametrize("command", _commands(DEPLOYMENT))
+def test_a_command_of_the_deployment_page_is_one_that_there_is(command: str) -> None:
+    assert _known(command)
 
 
 def _statements() -> list[str]:
