@@ -83,8 +83,14 @@ def _validator(name: str) -> jsonschema.Draft202012Validator:
 def _schema_of(topic: str) -> str:
     address = TOPICS.parse(topic)
     if address is None:
-        kinds = {True: "health.aggregator", False: "presence"}
-        return kinds[topic.endswith("/health")] if "/aggregators/" in topic else "no topic of ours"
+        told = {
+            TOPICS.aggregator("main"): "presence",
+            TOPICS.aggregator_health("main"): "health.aggregator",
+            TOPICS.broker_health: "health.broker",
+        }
+        return told[topic]
+    if address.channel is Channel.HEALTH:
+        return "health.agent"
     if address.channel is Channel.CHANGE:
         assert address.owner is not None
         return change_schema_name(address.record.record, address.owner)
@@ -112,7 +118,7 @@ def test_every_message_of_a_live_run_is_what_its_schema_says(agent: Process, lis
             content = json.loads(message.payload)
             validator.validate(content)
             _require_one_type_a_key(types, name, content)
-    assert seen >= {"health.aggregator", "workerInfo.hardware", "workerInfo.snapshot"}
+    assert seen >= {"health.agent", "health.aggregator", "workerInfo.hardware", "workerInfo.snapshot"}
     assert seen >= {"presence", "ack", "backlog", "resubscribe"}
     assert b"null" not in b"".join(message.payload for message in listener.messages)
 

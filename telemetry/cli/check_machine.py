@@ -35,6 +35,9 @@ _REMEDIES: Mapping[str, str] = {
 }
 """What to do about what a source does not find."""
 
+_NOTHING_READ: Mapping[str, str] = {"gpu": "no driver of NVIDIA's here (libnvidia-ml.so.1), and so no cards"}
+"""Why a source reads nothing, and that is no fault."""
+
 
 def look_at_versions() -> Finding:
     """What runs here."""
@@ -144,7 +147,7 @@ def _sample(source: Source) -> Finding:
     if problems:
         return Finding("warn", source.name, problems)
     read = ", ".join(_shown(name, value) for name, value in reading.values.items())
-    return Finding("ok", source.name, read or "nothing of the kind here")
+    return Finding("ok", source.name, read or _NOTHING_READ.get(source.name, "nothing yet"))
 
 
 def _problem(name: str, reason: str) -> str:
