@@ -274,6 +274,18 @@ def test_what_is_no_http_is_refused(web: Web) -> None:
     assert web.client.get("/").status_code == 200
 
 
+def test_it_keeps_to_its_own_description(web: Web) -> None:
+    # What a description cannot say is refused too, such as a host without its miner.
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "schemathesis", "run", f"{web.url}/api/openapi.json", "--no-color",
+            "--exclude-checks", "positive_data_acceptance", "--max-examples", "10", "--seed", "1",
+        ],
+        cwd=web.process.log.parent, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # --- where something is missing ---
 
 

@@ -186,8 +186,8 @@ def _aggregate(text: str) -> str:
     return text
 
 
-_MINER_SCHEMA: Schema = {"type": "string", "pattern": "^[ft]0[0-9]{1,19}$"}
-_HOST_SCHEMA: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+_MINER_SCHEMA: Schema = {"type": "string", "pattern": "^[ft]0[0-9]{1,19}$", "examples": ["f01234"]}
+_HOST_SCHEMA: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["seal01"]}
 
 _MINER = Parameter(
     name="miner", place="path", read=require_miner_id, schema=_MINER_SCHEMA, is_required=True, text="A miner's id."
@@ -200,7 +200,7 @@ _OF_HOST = Parameter(name="host", read=require_record_host, schema=_HOST_SCHEMA,
 _FIELD = Parameter(
     name="field",
     read=_field_name,
-    schema={"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]*$", "maxLength": 64},
+    schema={"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]*$", "maxLength": 64, "examples": ["cpuLoad"]},
     is_required=True,
     most=MOST_FIELDS,
     text="A field that is a single value.",
@@ -264,7 +264,13 @@ _SUMMARY = _object({
     "record": {"anyOf": [_MINER_RECORD, {"type": "null"}]}, "time": _TIME,
 })  # fmt: skip
 
-_POINT: Schema = {"type": "array", "prefixItems": [_TIME, {"type": ["number", "string", "boolean", "null"]}]}
+_POINT: Schema = {
+    "type": "array",
+    "items": {"type": ["number", "string", "boolean", "null"]},
+    "minItems": 2,
+    "maxItems": 2,
+    "description": "When the step began (Unix time in milliseconds), and the value; null where none is known.",
+}
 
 _SERIES = _object({
     "minerId": _TEXT, "hostName": _TEXT, "since": _TIME, "until": _TIME, "step": {"type": "integer", "minimum": 1},

@@ -25,7 +25,7 @@ class UnavailableError(TelemetryError):
 class Parameter:
     """A parameter: `read` makes its value of its text, or raises UsageError; it may be given up to `most` times.
 
-    One that may be left out, or left empty, is what `usual` says then.
+    One that may be left out is what `usual` says then.
     """
 
     name: str
@@ -58,8 +58,7 @@ class Route:
         for name, _ in query:
             if name not in known:
                 raise UsageError(f"unknown parameter {name[:40]!r}{nearest(name[:40], known)}")
-        given = [(name, value) for name, value in query if value]
-        return {one.name: _value(one, _texts(one, path, given)) for one in self.parameters}
+        return {one.name: _value(one, _texts(one, path, query)) for one in self.parameters}
 
     @property
     def described(self) -> Schema:
