@@ -14,7 +14,7 @@ export class FieldTable {
     for (const field of fieldsOf(recordName).values()) body.append(this.row(field));
     const headings = ["field", "value", "meaning", "owner"].map((name) => make("th", { scope: "col" }, word(name)));
     this.element = panel("fields", word("allFields"), [],
-      make("div.table-frame", {}, make("table.field-table", { "aria-label": word("allFields") }, make("thead", {}, make("tr", {}, headings)), body)));
+      make("div.table-frame", { tabindex: "0", role: "group", "aria-label": word("allFields") }, make("table.field-table", { "aria-label": word("allFields") }, make("thead", {}, make("tr", {}, headings)), body)));
   }
 
   row(field) {

@@ -60,7 +60,7 @@ export function table(headings, { numbers = [], label, empty = word("none") } = 
   const isNumber = (place) => numbers.includes(place);
   const body = make("tbody");
   const head = headings.map((heading, place) => make(isNumber(place) ? "th.number" : "th", { scope: "col" }, heading));
-  const element = make("div.table-frame", {}, make("table", { "aria-label": label }, make("thead", {}, make("tr", {}, head)), body));
+  const element = make("div.table-frame", { tabindex: "0", role: "group", "aria-label": label }, make("table", { "aria-label": label }, make("thead", {}, make("tr", {}, head)), body));
   const set = (rows) => {
     const text = JSON.stringify(rows);
     if (element.shownRows === text) return;

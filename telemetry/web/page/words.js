@@ -105,7 +105,7 @@ const WORDS = {
   countWaiting: ["{n} waiting", "{n} 等待"],
   countOverdue: ["{n} overdue", "{n} 超时"],
   idleHosts: ["Idle hosts", "空闲主机"],
-  ofHosts: ["of {n}", "共 {n}"],
+  ofHosts: ["of {n}", "/ {n}"],
   longest: ["Longest", "最长"],
   meanTime: ["Mean", "平均"],
   unassigned: ["unassigned", "未分配"],
