@@ -13,6 +13,7 @@ import pytest
 
 from telemetry.records import MINER_INFO, WORKER_INFO
 from tests.parts import FAST, Broker, Process, wait_for
+from tests.secured import Secured, read_bundle
 from tests.web import Web
 
 pytest.importorskip("playwright", reason="the browser's driver is not installed: pip install playwright")
@@ -102,8 +103,8 @@ class Opened:
         self.page.goto(url)
 
     def _take_line(self, kind: str, text: str) -> None:
-        # What a server that is away answers is no defect of the page.
-        if kind == "error" and "ERR_CONNECTION_REFUSED" not in text:
+        # A server that is away, or wants a login, is no defect of the page.
+        if kind == "error" and "ERR_CONNECTION_REFUSED" not in text and "401" not in text:
             self.complaints.append(text)
 
     def _listen(self, websocket: WebSocket) -> None:
@@ -407,6 +408,31 @@ def test_every_word_is_there_in_both_languages() -> None:
     placeholder = re.compile(r"\{\w+\}")
     for name, (english, chinese) in given.items():
         assert sorted(placeholder.findall(english)) == sorted(placeholder.findall(chinese)), name
+
+
+# --- who logs in ---
+
+
+def test_who_has_to_log_in_is_asked_and_may_leave_again(chromium: Browser, secured: Secured) -> None:
+    user = read_bundle(secured.enroll("--viewer", "carol"))["broker"]
+    web = Web(secured.place, "--data", str(secured.data), "--names", "page.example")
+    try:
+        web.start()
+        one = Opened(chromium, web.url)
+        page = one.page
+        page.get_by_label("User").fill(user["username"])
+        page.get_by_label("Password").fill("a guess")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert").filter(has_text="User or password is wrong")).to_be_visible()
+        _picture(page, "login")
+        page.get_by_label("Password").fill(user["password"])
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("No miner has reported yet")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+        one.close()
+    finally:
+        web.end()
 
 
 # --- many ---
