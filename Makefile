@@ -6,7 +6,7 @@ SEEDS ?= 200
 RUNS ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test chaos fuzz check format generate bench picture clean
+.PHONY: help setup setup_to_run run demo test chaos fuzz check format generate bench picture clean
 
 help:
 	@echo 'make TARGET [ARGS="..."], where TARGET is one of'
@@ -16,11 +16,15 @@ help:
 setup:
 	@bash .ci/setup
 
+# Without what only tests and checks need.
+setup_to_run:
+	@bash .ci/setup export,web
+
 # exec, so that the program is make's own child: a signal that make passes on reaches it, and no shell stays between.
-run: setup ## start the telemetry (ARGS go to `telemetry up`); Ctrl-C ends it
+run: setup_to_run ## start the telemetry (ARGS go to `telemetry up`); Ctrl-C ends it
 	@exec .venv/bin/telemetry --end-with-parent $$PPID up $(ARGS)
 
-demo: setup ## show a simulated miner with 20 sealing hosts whose queues move (ARGS go to `telemetry simulate`)
+demo: setup_to_run ## show a simulated miner with 20 sealing hosts whose queues move (ARGS go to `telemetry simulate`)
 	@exec .venv/bin/telemetry --end-with-parent $$PPID simulate $(ARGS)
 
 test: setup ## run the tests (ARGS go to pytest)
