@@ -1,11 +1,15 @@
 """The read API as a program meets it: it tells what the commands tell, and refuses what is hostile."""
 
+import dataclasses
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from telemetry.config import Web as WebSettings
+from telemetry.config import read_settings
 from telemetry.records import RECORDS
-from telemetry.web.api import MOST_EVENTS, MOST_FIELDS
+from telemetry.web.api import MOST_EVENTS, MOST_FIELDS, ROUTES
 from telemetry.web.past import MOST_POINTS
 from tests.parts import FAST, Broker, Process, own_port, wait_for
 from tests.web import Web
@@ -279,11 +285,39 @@ def test_it_keeps_to_its_own_description(web: Web) -> None:
     done = subprocess.run(
         [
             Path(sys.executable).parent / "schemathesis", "run", f"{web.url}/api/openapi.json", "--no-color",
-            "--exclude-checks", "positive_data_acceptance", "--max-examples", "10", "--seed", "1",
+            "--exclude-checks", "positive_data_acceptance", "--phases", "examples,fuzzing", "--max-examples", "20",
         ],
         cwd=web.process.log.parent, capture_output=True, text=True, check=False, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- what its document says ---
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "web.md").read_text()
+ASKING = re.findall(r"^curl .*", DOCUMENT, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_a_question_of_the_document_is_answered(web: Web, command: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    real = command.replace("http://127.0.0.1:8585", web.url)
+    done = subprocess.run(["bash", "-c", real], capture_output=True, check=True, timeout=30)
+    assert "error" not in json.loads(done.stdout)
+
+
+def test_the_document_tells_of_every_route() -> None:
+    told = {re.sub(r"\?.*", "", path) for path in re.findall(r"`(/api/[^`]*)`", DOCUMENT)}
+    told = {path.replace(MINER, "{miner}").replace(HOST, "{host:path}") for path in told}
+    assert {route.path for route in ROUTES} | {"/api/live"} == told
+
+
+def test_every_setting_of_the_document_is_known_and_at_its_default() -> None:
+    proxied, every = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert read_settings(text=every, environ={}, options={}) == read_settings(environ={}, options={})
+    assert read_settings(text=proxied, environ={}, options={}).web.names
+    assert tomllib.loads(every)["web"].keys() == {one.name for one in dataclasses.fields(WebSettings)}
 
 
 # --- where something is missing ---

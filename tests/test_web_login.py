@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import base64
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -124,16 +125,16 @@ def _cookie(client: httpx.Client) -> dict[str, str]:
 
 
 def test_a_viewer_of_all_logs_in_and_out(page: Page) -> None:
-    user = page.user("--viewer", "alice")
+    user = page.user("--viewer", "anna")
     client = page.client()
     answer = client.post("/login", json=user)
-    assert answer.json() == {"user": "viewer.all.alice"}
+    assert answer.json() == {"user": "viewer.all.anna"}
     cookie = answer.headers["set-cookie"]
     assert cookie.startswith("__Host-telemetry=")
     for part in ("HttpOnly", "SameSite=strict", "Secure", "Path=/"):
         assert part in cookie
     assert "Domain" not in cookie
-    assert client.get("/api/session").json() == {"login": True, "user": "viewer.all.alice"}
+    assert client.get("/api/session").json() == {"login": True, "user": "viewer.all.anna"}
     assert page.miners(client) == {ONE, OTHER}
     records, _ = asyncio.run(_first_records(page, _cookie(client), OTHER))
     assert HOST in records
@@ -145,7 +146,7 @@ def test_a_viewer_of_all_logs_in_and_out(page: Page) -> None:
 
 
 def test_a_viewer_of_one_miner_learns_of_no_other(page: Page) -> None:
-    client = page.logged_in(page.user("--viewer", "bob", ONE))
+    client = page.logged_in(page.user("--viewer", "boris", ONE))
     assert page.miners(client) == {ONE}
     assert client.get(f"/api/miners/{ONE}/workers/{HOST}").status_code == 200
     hidden, unknown = (
@@ -238,6 +239,26 @@ def test_no_password_is_in_its_output_or_its_words(page: Page) -> None:
     words = Path(f"/proc/{page.web.process.pid}/cmdline").read_text()
     assert user["password"] not in page.web.process.text + words
     assert f"https://{NAME}:{page.web.port}/, for viewers" in page.web.process.text
+
+
+def test_the_commands_of_the_document_serve_a_page_that_asks_who_one_is(page: Page, tmp_path: Path) -> None:
+    document = (Path(__file__).parents[1] / "docs" / "web.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+    served = []
+    for line in [line for block in blocks for line in block.splitlines() if not line.startswith("curl ")]:
+        program, *words = line.replace("/var/lib/telemetry", str(page.secured.data)).split()
+        assert program == "telemetry"
+        words = [str(tmp_path / word) if word.endswith(".toml") else word for word in words]
+        if words[0] == "enroll":
+            user = ".".join(["viewer", words[3] if words[3].startswith("f0") else "all", words[2]])
+            telemetry(*words, "--output", str(tmp_path / f"{user}.toml"))
+        else:
+            # Tests stay on this machine.
+            words = ["127.0.0.1" if word == "0.0.0.0" else word for word in words]
+            web = Web(tmp_path, *words[1:]).start()
+            served.append(web.client.get("/api/miners").status_code)
+            web.end()
+    assert served == [200, 401]
 
 
 # --- where it refuses to serve ---

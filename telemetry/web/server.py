@@ -15,6 +15,7 @@ from telemetry.web.app import MOST_SESSIONS, Site
 _SEND_TIMEOUT_MS = 30_000
 """A browser that takes in nothing for so long is cut off, by the kernel."""
 
+_MOST_UNSENT = 128 << 10
 _LARGEST_MESSAGE = 4096
 _LARGEST_HEAD = 16_384
 _STOP_TIMEOUT = 2
@@ -28,9 +29,11 @@ def listening_socket(address: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections inherit both: the kernel ends those whose browser has gone, or takes in nothing.
+        # Connections inherit all of it: the kernel ends those whose browser has gone, or takes in nothing, and keeps
+        # little for a slow one, to which all that waits there is old when it arrives.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SEND_TIMEOUT_MS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MOST_UNSENT)
         sock.bind((address, port))
     except (OSError, OverflowError) as error:
         sock.close()
