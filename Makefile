@@ -52,7 +52,7 @@ generate: setup ## write the generated files anew
 bench: setup ## measure (ARGS go to the benchmark)
 	@exec $(PYTHON) -m bench $(ARGS)
 
-picture: setup ## draw docs/picture.svg from what the commands print of a simulated fleet
+picture: setup ## make the pictures in docs/ from simulated fleets: the commands, and the page in Chromium
 	@exec $(PYTHON) docs/picture.py
 
 clean: ## remove the environment, build outputs and caches, never the recorded data

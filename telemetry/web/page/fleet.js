@@ -5,9 +5,9 @@ import { fieldOf, meaning } from "./fields.js";
 import { formatAge, formatNumber } from "./format.js";
 import { askForFrame } from "./frames.js";
 import { Grid } from "./grid.js";
-import { ageLevel, attention, isProblem, level, memoryShare, overdueTasks, STATES } from "./judge.js";
+import { ageLevel, attention, FINE, isProblem, level, memoryShare, overdueTasks, STATES, taskLevel, WARNING } from "./judge.js";
 import { hostRoute } from "./route.js";
-import { bar, panel, stateChip } from "./tiles.js";
+import { bar, panel, readingCell, stateCell } from "./tiles.js";
 import { compareNames, word } from "./words.js";
 
 const number = (value, unit, digits) => (value === undefined ? "–" : formatNumber(value, unit, digits));
@@ -21,6 +21,8 @@ function reading(name, label, width, more) {
     ...more,
   };
 }
+
+const leveled = (text, judge) => readingCell(({ fields }) => text(fields), ({ fields }) => judge(fields));
 
 function barred(name, label, share, text, judged, more) {
   return {
@@ -37,13 +39,7 @@ function barred(name, label, share, text, judged, more) {
 function temperature(name, label, more) {
   return {
     ...reading(name, label, 58, more),
-    make(cell) {
-      const text = cell.appendChild(make("span.reading"));
-      return ({ fields }) => {
-        setText(text, number(fields[name], "1", 0));
-        text.dataset.level = level(name, fields[name]);
-      };
-    },
+    make: leveled((fields) => number(fields[name], "1", 0), (fields) => level(name, fields[name])),
   };
 }
 
@@ -53,21 +49,11 @@ function columns() {
   return [
     { name: "host", label: word("host"), width: 130, share: 2, isNarrow: true, sort: ({ host }) => host, text: ({ host }) => host },
     {
-      name: "state", label: word("state"), width: 82, isNarrow: true, isPlain: true, sort: attention, isNumber: false,
-      make(cell) {
-        const chip = stateChip();
-        cell.append(chip.element);
-        return ({ fields }) => chip.set(fields.netState);
-      },
+      name: "state", label: word("state"), width: 82, isNarrow: true, isPlain: true, sort: attention,
+      make: stateCell(({ fields }) => fields.netState),
     },
     { name: "age", label: word("age"), width: 74, isNumber: true, isNarrow: true, isPlain: true, sort: ({ time }) => -time,
-      make(cell) {
-        const text = cell.appendChild(make("span.reading"));
-        return (record, now) => {
-          setText(text, formatAge(now - record.time));
-          text.dataset.level = ageLevel(record, now);
-        };
-      } },
+      make: readingCell(({ time }, now) => formatAge(now - time), ageLevel) },
     barred("cpuLoad", word("load"), (f) => f.cpuLoad, (f) => number(f.cpuLoad, "%", 0), "cpuLoad", { isNarrow: true }),
     temperature("cpuTemper", word("cpuTemperature"), { priority: 6 }),
     barred("gpuLoad", word("gpu"), (f) => f.gpuLoad, (f) => number(f.gpuLoad, "%", 0), "gpuLoad", { isNarrow: true }),
@@ -83,16 +69,10 @@ function columns() {
     reading("runningTasks", word("runs"), 60, { isNarrow: true }),
     reading("pendingTasks", word("waits"), 60),
     { name: "overdue", label: word("overdue"), width: 62, isNumber: true, priority: 7, sort: ({ fields }) => overdueTasks(fields),
-      make(cell) {
-        const text = cell.appendChild(make("span.reading"));
-        return ({ fields }) => {
-          const count = overdueTasks(fields);
-          setText(text, fields.currentQueue === undefined ? "–" : String(count));
-          text.dataset.level = count ? 1 : 0;
-        };
-      } },
+      make: leveled((fields) => (fields.currentQueue === undefined ? "–" : String(overdueTasks(fields))), (fields) => (overdueTasks(fields) ? WARNING : FINE)) },
     { name: "taskState", label: word("tasks"), width: 150, share: 3, priority: 3, title: meaning(fieldOf("taskState")),
-      sort: ({ fields }) => fields.taskState, text: ({ fields }) => fields.taskState ?? "–" },
+      sort: ({ fields }) => fields.taskState,
+      make: leveled((fields) => fields.taskState ?? "–", taskLevel) },
   ];
 }
 

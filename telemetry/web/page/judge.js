@@ -36,13 +36,16 @@ export const ageLevel = (record, now) => (now - record.time > SILENT ? WARNING :
 /** How many tasks of a host have run longer than their kind usually takes. */
 export const overdueTasks = (fields) => (fields.currentQueue ?? []).filter((entry) => entry.overdue).length;
 
+/** How bad the state of a host's tasks is: one without a worker does none; one that is disabled does none on purpose. */
+export const taskLevel = ({ taskState }) => (taskState?.startsWith("unregistered") ? WARNING : FINE);
+
 /** How much a host asks for attention: 0 is none, the order of rows goes by it. */
 export function attention(record) {
   const { fields } = record;
   const state = STATE_RANK[fields.netState] ?? 0;
   if (state >= STATE_RANK.stale) return state;
   const readings = Math.max(...["cpuTemper", "gpuTemper", "diskUsedPercent"].map((name) => level(name, fields[name])));
-  const worst = Math.max(readings, overdueTasks(fields) ? WARNING : FINE);
+  const worst = Math.max(readings, overdueTasks(fields) ? WARNING : FINE, taskLevel(fields));
   return worst ? worst + 2 : state;
 }
 

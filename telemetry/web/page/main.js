@@ -59,9 +59,9 @@ class Page {
       return;
     }
     this.notice.hidden = true;
-    this.build();
     this.live.open();
     this.follow();
+    this.build();
     clearInterval(this.refreshing);
     this.refreshing = setInterval(() => document.hidden || this.loadMiners().catch(() => {}), MINERS_REFRESH);
   }
@@ -73,8 +73,8 @@ class Page {
     if (!login || user !== null) return true;
     this.live.close();
     this.mirror = this.route = null;
-    this.build();
     this.show(new Login({ onSignedIn: () => this.start() }));
+    this.build();
     return false;
   }
 
@@ -106,6 +106,8 @@ class Page {
     const top = make("header.top", {},
       make("a.brand", { href: "#/" }, make("img", { src: "page/icon.svg", alt: "", width: 22, height: 22 }), make("span", {}, word("title"))),
       make("label.miner-choice", {}, make("span.unseen", {}, word("miner")), this.choice), this.nav, make("div.top-end", {}, this.light, buttons));
+    this.nav.hidden = !this.route?.minerId;
+    this.light.hidden = this.view instanceof Login;
     const skip = make("a.skip", { href: "#content", onclick: (event) => (event.preventDefault(), this.focusHeading()) }, word("skip"));
     document.body.replaceChildren(skip, top, this.banner, this.notice, this.main, make("footer", {}, make("span", {}, word("keys"))));
     this.writeMiners();
@@ -165,6 +167,7 @@ class Page {
   // --- where we are ---
 
   follow(formerUrl) {
+    if (formerUrl && this.view instanceof Login) return;
     if (formerUrl) this.scrolled.set(new URL(formerUrl).hash, scrollY);
     const route = parseRoute(location.hash);
     if (route.minerId === null && this.miners.list.length === 1) {

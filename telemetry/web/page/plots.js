@@ -1,7 +1,6 @@
 // Plots of fields over time: what the database has of a range, and then each change as it comes.
 
 import { ApiError, get } from "./api.js";
-import { serverTime } from "./clock.js";
 import { make, setText } from "./dom.js";
 import { fieldOf, fieldsOf, isPlottable, meaning } from "./fields.js";
 import { formatClock, formatMoment, formatNumber } from "./format.js";
@@ -10,6 +9,7 @@ import { isChinese, word } from "./words.js";
 
 // Each range: its length in seconds, and whether changes are drawn as they come.
 const RANGES = { "15m": [900, true], "1h": [3600, true], "24h": [86_400, false], "7d": [604_800, false], "30d": [2_592_000, false] };
+const LEAST_LIVE = 120; // s; of a host that is new, the live range shows what there is
 const MOST_FIELDS = 8; // in one request
 const REFRESH = 60_000; // ms, of ranges that do not move with each change
 const POWERS_OF_TWO = Array.from({ length: 63 }, (_, power) => 2 ** power);
@@ -71,11 +71,19 @@ export class Plots {
   /** Take in the record as it is now. */
   take(record) {
     if (!record || record.host !== this.host || !record.time) return;
-    if (this.recent.at(-1)?.time === record.time) this.recent.pop();
-    this.recent.push({ time: record.time, fields: { ...record.fields } });
-    const oldest = record.time - RANGES["1h"][0] * 1000;
+    // Its two senders sample at times of their own: what comes second may be the older one.
+    const last = this.recent.at(-1)?.time ?? 0;
+    const time = Math.max(record.time, last);
+    if (time === last) this.recent.pop();
+    this.recent.push({ time, fields: { ...record.fields } });
+    const oldest = time - RANGES["1h"][0] * 1000;
     if (this.recent[0].time < oldest - 60_000) this.recent = this.recent.filter(({ time }) => time >= oldest);
-    this.hasNews = true;
+  }
+
+  // When (Unix ms) what there is begins.
+  get first() {
+    const begins = this.plots.flatMap((plot) => plot.past.map((points) => points[0]?.[0] ?? Infinity));
+    return Math.min(...begins, this.recent[0]?.time ?? Infinity);
   }
 
   async load() {
@@ -107,7 +115,8 @@ export class Plots {
     if (!this.isLoaded || !now || performance.now() - (this.drawnAt ?? 0) < 950) return;
     this.drawnAt = performance.now();
     const span = RANGES[this.range][0];
-    const [since, until] = [now / 1000 - span, now / 1000];
+    const until = now / 1000;
+    const since = this.range === "15m" ? Math.max(until - span, Math.min(this.first / 1000, until - LEAST_LIVE)) : until - span;
     for (const plot of this.plots) if (plot.isInView()) plot.draw(this.isLive ? this.recent : [], since, until);
   }
 

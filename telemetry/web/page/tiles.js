@@ -42,6 +42,22 @@ export function stateChip() {
   return { element, set };
 }
 
+/** For a column: a text with a level, each from the item and the time. */
+export const readingCell = (text, judge) => (cell) => {
+  const reading = cell.appendChild(make("span.reading"));
+  return (item, now) => {
+    setText(reading, text(item, now));
+    setAttribute(reading, "data-level", String(judge(item, now)));
+  };
+};
+
+/** For a column: the state of an agent. */
+export const stateCell = (state) => (cell) => {
+  const chip = stateChip();
+  cell.append(chip.element);
+  return (item) => chip.set(state(item));
+};
+
 /** A bar with its reading beside it: `set(share 0..1, text, level)`. */
 export function bar() {
   const fill = make("span.bar-fill");

@@ -1,48 +1,36 @@
 // All miners that the viewer may see, a row each.
 
-import { make, setText } from "../dom.js";
+import { make } from "../dom.js";
 import { fieldOf, meaning } from "../fields.js";
 import { formatAge, formatNumber } from "../format.js";
 import { Grid } from "../grid.js";
+import { BAD, FINE, WARNING } from "../judge.js";
 import { minerRoute } from "../route.js";
-import { panel } from "../tiles.js";
+import { panel, readingCell } from "../tiles.js";
 import { compareNames, word } from "../words.js";
 
-const number = (name, label, width, level = () => 0, more = {}) => ({
+const number = (name, label, width, level = () => FINE, more = {}) => ({
   name, label, width, isNumber: true, isNarrow: true, title: meaning(fieldOf(name)), sort: ({ record }) => record?.[name],
-  make(cell) {
-    const text = cell.appendChild(make("span.reading"));
-    return ({ record }) => {
-      const value = record?.[name];
-      setText(text, value === undefined ? "–" : formatNumber(value, fieldOf(name)?.unit ?? "1", 3));
-      text.dataset.level = level(value);
-    };
-  },
+  make: readingCell(({ record }) => formatNumber(record?.[name], fieldOf(name)?.unit ?? "1", 3), ({ record }) => level(record?.[name])),
   ...more,
 });
 
 const count = (state, level, more) => ({
   name: state, label: word(state), width: 70, isNumber: true, isNarrow: true, sort: ({ states }) => states[state],
-  make(cell) {
-    const text = cell.appendChild(make("span.reading"));
-    return ({ states }) => {
-      setText(text, formatNumber(states[state], "1"));
-      text.dataset.level = states[state] ? level : 0;
-    };
-  },
+  make: readingCell(({ states }) => formatNumber(states[state], "1"), ({ states }) => (states[state] ? level : FINE)),
   ...more,
 });
 
 function columns() {
   return [
     { name: "minerId", label: word("miner"), width: 120, share: 2, isNarrow: true, sort: ({ minerId }) => minerId, text: ({ minerId }) => minerId },
-    count("online", 0),
-    count("stale", 1),
-    count("lost", 2),
+    count("online", FINE),
+    count("stale", WARNING),
+    count("lost", BAD),
     number("effectivePower", word("qaPower"), 110),
-    number("expectBlock", word("winsPerDay"), 110, (value) => (value === 0 ? 2 : 0)),
+    number("expectBlock", word("winsPerDay"), 110, (value) => (value === 0 ? BAD : FINE)),
     number("minerAvailable", word("available"), 120, undefined, { priority: 3 }),
-    number("errorSectors", word("faults"), 80, (value) => (value > 0 ? 2 : 0)),
+    number("errorSectors", word("faults"), 80, (value) => (value > 0 ? BAD : FINE)),
     { name: "lotusState", label: "Lotus", width: 110, priority: 4, sort: ({ record }) => record?.lotusState, text: ({ record }) => record?.lotusState ?? "–" },
     { name: "time", label: word("age"), width: 70, isNumber: true, isNarrow: true, sort: ({ time }) => -time, text: ({ time }, now) => formatAge(now - time) },
   ];

@@ -6,22 +6,19 @@ import { formatAge, formatNumber } from "../format.js";
 import { fieldsOf } from "../fields.js";
 import { askForFrame } from "../frames.js";
 import { Grid } from "../grid.js";
+import { BAD, FINE, WARNING } from "../judge.js";
 import { hostRoute } from "../route.js";
-import { panel, stateChip, tile } from "../tiles.js";
+import { panel, readingCell, stateCell, tile } from "../tiles.js";
 import { compareNames, word } from "../words.js";
 
 const REFRESH = 10_000; // ms
 const MINER_AGENT = "_miner";
 
+const COUNT_LEVEL = { lost: BAD, rejected: WARNING };
+
 const count = (name, label, width, more) => ({
   name, label, width, isNumber: true, isNarrow: true, sort: (agent) => agent[name],
-  make(cell) {
-    const text = cell.appendChild(make("span.reading"));
-    return (agent) => {
-      setText(text, agent[name] === undefined ? "–" : formatNumber(agent[name], "1"));
-      text.dataset.level = name === "lost" && agent.lost > 0 ? 2 : name === "rejected" && agent.rejected > 0 ? 1 : 0;
-    };
-  },
+  make: readingCell((agent) => (agent[name] === undefined ? "–" : formatNumber(agent[name], "1")), (agent) => (agent[name] > 0 ? COUNT_LEVEL[name] ?? FINE : FINE)),
   ...more,
 });
 
@@ -34,22 +31,12 @@ function columns(mirror) {
     { name: "agent", label: word("agent"), width: 140, share: 2, isNarrow: true, sort: ({ agent }) => agent, text: ({ agent }) => (agent === MINER_AGENT ? word("minerAgent") : agent) },
     {
       name: "state", label: word("state"), width: 90, isNarrow: true, isPlain: true, sort: (agent) => agent.state,
-      make(cell) {
-        const chip = stateChip();
-        cell.append(chip.element);
-        return ({ state }) => chip.set(state);
-      },
+      make: stateCell(({ state }) => state),
     },
     age("heard", word("heard"), 84, { isNarrow: true, isPlain: true }),
     {
       name: "isWhole", label: word("complete"), width: 84, isNarrow: true, sort: (agent) => Number(agent.isWhole),
-      make(cell) {
-        const text = cell.appendChild(make("span.reading"));
-        return ({ isWhole }) => {
-          setText(text, isWhole === undefined ? "–" : word(isWhole ? "yes" : "no"));
-          text.dataset.level = isWhole === false ? 1 : 0;
-        };
-      },
+      make: readingCell(({ isWhole }) => word(isWhole ? "yes" : "no"), ({ isWhole }) => (isWhole ? FINE : WARNING)),
     },
     count("late", word("gapsRepaired"), 96),
     count("lost", word("lostMessages"), 80),
@@ -98,9 +85,9 @@ export class Quality {
       const sum = (name) => agents.reduce((total, agent) => total + (agent[name] ?? 0), 0);
       const silent = agents.filter(({ state }) => state === "stale" || state === "lost").length;
       this.tiles.late.set(formatNumber(sum("late"), "1"));
-      this.tiles.lost.set(formatNumber(sum("lost"), "1"), "", sum("lost") ? 2 : 0);
-      this.tiles.rejected.set(formatNumber(sum("rejected"), "1"), "", sum("rejected") ? 1 : 0);
-      this.tiles.silent.set(formatNumber(silent, "1"), "", silent ? 1 : 0);
+      this.tiles.lost.set(formatNumber(sum("lost"), "1"), "", sum("lost") ? BAD : FINE);
+      this.tiles.rejected.set(formatNumber(sum("rejected"), "1"), "", sum("rejected") ? WARNING : FINE);
+      this.tiles.silent.set(formatNumber(silent, "1"), "", silent ? WARNING : FINE);
       setText(this.note, "");
     } catch (error) {
       if (this.isEnded) return;

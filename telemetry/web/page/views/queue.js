@@ -6,8 +6,9 @@ import { formatAge, formatMoment, formatNumber } from "../format.js";
 import { askForFrame } from "../frames.js";
 import { Grid } from "../grid.js";
 import { jobsOf, kindOf } from "../jobs.js";
+import { FINE, WARNING } from "../judge.js";
 import { hostRoute } from "../route.js";
-import { panel } from "../tiles.js";
+import { panel, readingCell } from "../tiles.js";
 import { word } from "../words.js";
 
 const STATES = ["running", "prepared", "assigned", "ret-wait", "unassigned"];
@@ -31,13 +32,7 @@ function columns() {
       ...column("overdue", word("overdue"), 80),
       sort: (job) => Number(Boolean(job.overdue)),
       isNumber: true,
-      make(cell) {
-        const text = cell.appendChild(make("span.reading"));
-        return (job) => {
-          setText(text, job.overdue ? word("yes") : "–");
-          text.dataset.level = job.overdue ? 1 : 0;
-        };
-      },
+      make: readingCell((job) => (job.overdue ? word("yes") : "–"), (job) => (job.overdue ? WARNING : FINE)),
     },
     column("began", word("began"), 150, (job) => (job.start === undefined ? "–" : formatMoment(job.start)), { isNarrow: false, priority: 3, title: meaning(members.get("start")) }),
     column("task", word("kind"), 190, (job) => job.task, { isNarrow: false, priority: 2, share: 2 }),
