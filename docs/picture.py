@@ -30,42 +30,28 @@ DOCS = Path("docs")
 
 def main() -> None:
     """Run simulated fleets for a while, and picture what the commands print and the page shows meanwhile."""
-    with tempfile.TemporaryDirectory() as place, _fleet(place, hosts=6) as port:
+    with tempfile.TemporaryDirectory() as place, _fleet(place, hosts=6) as (port, _):
         time.sleep(25)
         _picture_commands(place, port)
-    with tempfile.TemporaryDirectory() as place, _fleet(place, hosts=20) as port, _web(place, port) as url:
+    with tempfile.TemporaryDirectory() as place, _fleet(place, hosts=20) as (_, url):
         time.sleep(150)
         _picture_page(url)
 
 
 @contextmanager
-def _running(*arguments: str) -> Iterator[None]:
-    """`telemetry` with some arguments, as long as it is needed."""
-    process = subprocess.Popen([sys.executable, "-m", "telemetry", *arguments], stdout=subprocess.DEVNULL)
+def _fleet(place: str, *, hosts: int) -> Iterator[tuple[int, str]]:
+    """A simulated fleet, as long as it is needed; its broker's port, and its page's address."""
+    port, web_port = free_port(18830), free_port(18930)
+    ports = ["--port", str(port), "--web-port", str(web_port)]
+    command = [sys.executable, "-m", "telemetry", "simulate", "--data", f"{place}/telemetry-data", *ports]
+    process = subprocess.Popen([*command, "--hosts", str(hosts)], stdout=subprocess.DEVNULL)
     try:
-        yield
+        while not answers(web_port):
+            time.sleep(0.1)
+        yield port, f"http://127.0.0.1:{web_port}/#/f01234"
     finally:
         process.terminate()
         process.wait()
-
-
-@contextmanager
-def _fleet(place: str, *, hosts: int) -> Iterator[int]:
-    """A simulated fleet; its broker's port."""
-    port = free_port(18830)
-    with _running("simulate", "--data", f"{place}/telemetry-data", "--port", str(port), "--hosts", str(hosts)):
-        yield port
-
-
-@contextmanager
-def _web(place: str, broker: int) -> Iterator[str]:
-    """The page of a fleet; its address."""
-    port = free_port(18930)
-    where = ["--data", f"{place}/telemetry-data", "--broker", f"mqtt://127.0.0.1:{broker}", "--port", str(port)]
-    with _running("web", *where):
-        while not answers(port):
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/#/f01234"
 
 
 # --- the command line ---

@@ -77,7 +77,7 @@ def test_ctrl_c_ends_all_of_it(demo: Demo) -> None:
     wait_for(lambda: answers(demo.port), seconds=40, what=demo.text)
     wait_for(lambda: "Ctrl-C ends all of it" in demo.text, seconds=20, what=demo.text)
     demo.end()
-    assert "ended fleet, aggregator and broker" in demo.text
+    assert "ended web, fleet, aggregator, broker" in demo.text
     assert not answers(demo.port)
 
 
@@ -135,7 +135,7 @@ def test_a_light_fleet_comes_with_broker_and_aggregator(tmp_path: Path) -> None:
         assert process.wait(30) == 0
     finally:
         process.kill()
-    assert "ended fleet, aggregator and broker" in log.read_text()
+    assert "ended web, fleet, aggregator, broker" in log.read_text()
     assert "Traceback" not in log.read_text()
     with open_reader(tmp_path / "demo" / "telemetry.db") as reader:
         assert len(reader.hosts(MINER)) == 250

@@ -1,6 +1,7 @@
 """A fleet to try on: a miner with sealing hosts, on a Lotus that is simulated. With --broker the fleet alone.
 
-All else is real: the agents, their messages and, where no broker is named, a broker, an aggregator and a database.
+All else is real: the agents, their messages and, where no broker is named, a broker, an aggregator with its
+database, and the web page.
 More than 200 hosts, or those with a --rate, are light agents of made-up hardware, without a Lotus. They say what real
 ones would say but share a few connections: only their wills are missing.
 """
@@ -20,11 +21,10 @@ from telemetry.agent.agent import Agent
 from telemetry.agent.plans import miner_plans, require_known_names
 from telemetry.agent.sampler import Plan
 from telemetry.cli.agent import AgentStop, make_agent, run_agents
-from telemetry.cli.foreground import Stop, held, look_after, require_writable
 from telemetry.cli.light_fleet import run_light_fleet
 from telemetry.cli.options import Chosen, add_broker, add_common, chosen
-from telemetry.cli.parts import Part, log_file, start_broker, stop_parts
 from telemetry.cli.tables import Cell, console, format_value, make_table, print_table, state_text
+from telemetry.cli.together import Together, add_ports, run_together
 from telemetry.config import Settings
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.fields import Owner
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenario", choices=SCENARIOS, default="busy", help=f"what happens ({listed})")
     parser.add_argument("--speed", type=float, default=60.0, help="how fast Lotus' time passes (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=0, help="another number, another course of things")
-    parser.add_argument("--port", type=int, help="the broker's loopback port (default: 1883, or the next free one)")
+    add_ports(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -118,39 +118,16 @@ def _agents(choice: Chosen, arguments: argparse.Namespace, lotus: Lotus) -> Iter
         yield make_agent(choice, AgentKey(MINER, f"seal{number:02}"), Owner.HARDWARE, [plan])
 
 
-# --- with a broker, an aggregator and a view ---
+# --- with a broker, an aggregator, the web page and a view ---
 
 
 def _run_all(choice: Chosen, arguments: argparse.Namespace) -> int:
-    stop = Stop()
-    require_writable(choice.data)
-    parts: list[Part] = []
-    with held(choice.data, "telemetry"):
-        try:
-            port = start_broker(parts, choice.data, arguments.port, arguments.config)
-            _start_others(parts, choice, arguments, port)
-            out = console()
-            out.print(f"broker     mqtt://127.0.0.1:{port}, loopback only and without credentials")
-            out.print(f"database   {choice.database}")
-            out.print("follow it  " + f"mosquitto_sub -h 127.0.0.1 -p {port} -t 'miners/{MINER}/#' -v", style="bold")
-            out.print("Ctrl-C ends all of it")
-            sys.stdout.flush()
-            look_after(parts, _view(choice, arguments), stop)
-        finally:
-            stop_parts(parts)
-    print(f"ended fleet, aggregator and broker; the data stays in {choice.data}")
-    return 0
-
-
-def _start_others(parts: list[Part], choice: Chosen, arguments: argparse.Namespace, port: int) -> None:
-    shared = ["--data", str(choice.data), "--broker", f"mqtt://127.0.0.1:{port}"]
-    shared += ["--config", arguments.config] if arguments.config else []
     options = {name: getattr(arguments, name) for name in ("hosts", "rate", "scenario", "speed", "seed")}
     own = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
-    for name, words in (("aggregator", ["aggregator", *shared]), ("fleet", ["simulate", *shared, *own])):
-        part = Part(name, words, log=log_file(choice.data, name))
-        parts.append(part)
-        part.start()
+    together = Together(
+        own=("fleet", ["simulate", *own]), followed=f"{choice.topics.records}/{MINER}/#", logs_apart=True
+    )
+    return run_together(together, arguments, choice, _view(choice, arguments))
 
 
 def _view(choice: Chosen, arguments: argparse.Namespace) -> Generator[None, None, None]:
