@@ -37,6 +37,27 @@ def test_the_reader_is_never_further_off_than_the_deadband(samples: list[float])
         assert abs(sample - reader) <= max(BAND.absolute, BAND.relative * abs(reader))
 
 
+@given(
+    st.lists(st.tuples(st.floats(-1000, 1000), st.floats(0, 100), st.booleans(), st.booleans()), min_size=1),
+)
+def test_a_deadband_that_is_replaced_holds_for_what_is_not_taken_yet(
+    steps: list[tuple[float, float, bool, bool]],
+) -> None:
+    values = _values(_number("a", BAND))
+    held: dict[str, Value] = {}
+    for sample, band, is_replaced_first, is_taken in steps:
+        if is_replaced_first:
+            values.replace_deadbands({"a": Deadband(absolute=band)})
+            values.update({"a": sample})
+        else:
+            values.update({"a": sample})
+            values.replace_deadbands({"a": Deadband(absolute=band)})
+        is_due = "a" not in held or abs(sample - float(str(held["a"]))) > band
+        assert values.changed == is_due
+        if is_taken:
+            held.update(values.take().values)
+
+
 def test_slow_drift_is_reported_though_no_step_exceeds_the_deadband() -> None:
     values = _values(_number("a", Deadband(absolute=2.0)))
     values.update({"a": 10.0})

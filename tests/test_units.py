@@ -1,7 +1,6 @@
 """Services: what `telemetry install` writes, what systemd makes of it, and that a part runs under such limits."""
 
 import os
-import pwd
 import re
 import resource
 import shutil
@@ -17,8 +16,8 @@ from telemetry.cli.install import PARTS, unit_of
 from telemetry.processes import answers
 from telemetry.security.registry import Registry
 from tests.conftest import StartPart
-from tests.parts import Broker, own_port, wait_for
-from tests.secured import Secured, reachable_directory, read_bundle, telemetry
+from tests.parts import Broker, Listener, own_port, wait_for
+from tests.secured import Secured, plain, reachable_directory, read_bundle, telemetry
 
 MOST_EXPOSED = {"agent": 25, "aggregator": 20, "broker": 20, "web": 20}
 """Tenths of what `systemd-analyze security` calls exposure; a service without any of the options has 96."""
@@ -164,6 +163,18 @@ def test_the_machine_in_the_middle_is_installed_so_that_each_part_has_its_own(im
 
 @as_root
 @has_analyze
+def test_what_would_be_in_the_way_of_a_broker_is_said(image: Path) -> None:
+    wants = image / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "mosquitto.service").symlink_to("/lib/systemd/system/mosquitto.service")
+    assert "first: systemctl disable --now mosquitto" in telemetry("install", "broker", "--root", str(image))
+    (image / "var/lib/telemetry/broker").rmdir()
+    (image / "var/lib/telemetry/broker").symlink_to("/etc")
+    assert "broker: a link" in telemetry("install", "broker", "--root", str(image), status=1)
+
+
+@as_root
+@has_analyze
 def test_a_broker_without_mosquitto_is_not_installed(image: Path) -> None:
     (image / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
     assert "no user mosquitto: apt-get install mosquitto makes it" in telemetry(
@@ -199,34 +210,19 @@ def test_a_broker_is_given_no_bundle_and_nothing_is_installed_by_another_than_ro
 # --- what the options mean where they can be tried ---
 
 
-@as_root
-def test_the_broker_runs_as_mosquittos_user_from_the_beginning_and_takes_new_users_from_root() -> None:
-    try:
-        user = pwd.getpwnam("mosquitto")
-    except KeyError:
-        pytest.skip("Mosquitto has no user here")
-    program = [sys.executable, "-m", "telemetry"]
-    try:
-        subprocess.run([*program, "--version"], user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=True)
-    except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip("Mosquitto's user cannot read this Python")
+def test_a_broker_that_cannot_read_the_authority_goes_by_what_was_written_for_it() -> None:
     with reachable_directory() as place:
         secured = Secured(place)
-        process = subprocess.Popen(
-            [*program, "broker", "--data", str(secured.data), "--port", str(secured.port)],
-            user=user.pw_uid, group=user.pw_gid, extra_groups=[],
-        )  # fmt: skip
+        operator = secured.operator()
+        bundle = secured.enroll("f01234", "seal01")
+        secured.registry.directory.rename(place / "out-of-reach")
         try:
-            wait_for(lambda: answers(secured.port), seconds=15, what="the broker")
-            assert (secured.data / "authority").stat().st_mode & 0o077 == 0, "out of its reach"
-            assert "the broker has it" in telemetry(
-                "enroll", "f01234", "seal01", "--data", str(secured.data), "--output", str(place / "seal01.toml")
-            )
-            listener = secured.listener()
-            listener.close()
+            secured.start()
+            Listener(operator).close()
+            published = plain("mosquitto_pub", secured.thief(bundle, "-t", "miners/f01234/workers/seal01", "-m", "{}"))
+            assert published.returncode == 0, published.stderr
         finally:
-            process.terminate()
-            assert process.wait(15) == 0
+            secured.end()
 
 
 def test_an_agent_runs_within_the_limits_of_its_unit(start: StartPart, broker: Broker, data: Path) -> None:

@@ -26,6 +26,7 @@ PARTS = ("agent", "aggregator", "broker", "web")
 
 _USER, _BROKER_USER = "telemetry", "mosquitto"
 _CONFIGURATION, _DATA = "etc/telemetry", "var/lib/telemetry"
+_DEBIANS_OWN = "etc/systemd/system/multi-user.target.wants/mosquitto.service"
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  # where services see nothing
 _SETTINGS = "# Settings of this machine's telemetry: see docs/deployment.md. Passwords belong into bundles.\n"
 
@@ -101,6 +102,8 @@ class _Installation:
             self._prepare_data()
         unit = unit_of(self._part, has_bundle=self._bundle.exists())
         yield from self._write(self._root / f"etc/systemd/system/telemetry-{self._part}.service", unit, mode=0o644)
+        if self._part == "broker" and (self._root / _DEBIANS_OWN).is_symlink():
+            yield "first: systemctl disable --now mosquitto: the distribution's own, which holds port 1883"
         if self._root == Path("/"):
             yield f"next: systemctl daemon-reload && systemctl enable --now telemetry-{self._part}"
             yield f"then: systemctl status telemetry-{self._part}; journalctl -u telemetry-{self._part}"
@@ -159,8 +162,11 @@ class _Installation:
         self._make_directory(self._data, mode=0o1775)
         self._give(self._data, group=_USER)
         if self._part == "broker":
-            self._make_directory(self._data / "broker", mode=0o755)
-            for path in (self._data / "broker", *(self._data / "broker").iterdir()):
+            broker = self._data / "broker"
+            if broker.is_symlink():
+                raise TelemetryError(f"{broker}: a link, which somebody else may have made; remove it")
+            self._make_directory(broker, mode=0o755)
+            for path in (broker, *broker.iterdir()):
                 self._give(path, user=_BROKER_USER, group=_BROKER_USER)
             if self._registry.exists:
                 self._registry.write_broker_files()
