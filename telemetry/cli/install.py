@@ -125,11 +125,13 @@ class _Installation:
                 f"--bundle: /{_DATA} has a broker with users: give what "
                 f"`telemetry enroll --viewer web --data /{_DATA} --output web.toml` makes"
             )
-        own = User(Role.AGGREGATOR, "main")
-        password = self._registry.local_passwords().get(str(own))
-        if password is None:
-            raise UsageError(f"--bundle: no credentials of {own} in /{_DATA}: `telemetry enroll --aggregator main`")
-        return Bundle(url=DEFAULT_BROKER, user=own, password=password).toml()
+        own, password = next(
+            (user, password)
+            for name, password in self._registry.local_passwords().items()
+            if (user := User.parse(name)) is not None and user.role is Role.AGGREGATOR
+        )
+        settings = {"aggregator": {"name": own.name}}
+        return Bundle(url=DEFAULT_BROKER, user=own, password=password, settings=settings).toml()
 
     def _make_user(self) -> Iterator[str]:
         """The user of all parts but the broker, whose own comes with Mosquitto."""
