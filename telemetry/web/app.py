@@ -56,7 +56,9 @@ class Site:
 
     def __init__(self, fleet: Fleet, past: Past, gate: Gate) -> None:
         self.live = Live(lambda: time.time_ns() // 1_000_000)
-        self._fleet, self._past, self._gate = fleet, past, gate
+        self._following = Following(fleet, self._deliver)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._past, self._gate = past, gate
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self._waiting = 0
 
@@ -70,6 +72,11 @@ class Site:
         )
         made.router.redirect_slashes = False
         return made
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing more is learnt of the fleet, by a defect."""
+        return self._following.has_failed
 
     def end(self) -> None:
         """Tell the browsers that the server goes away."""
@@ -95,16 +102,17 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-
-        def deliver(news: News) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self.live.take, news)
-
+        self._loop = asyncio.get_running_loop()
         ticking = asyncio.create_task(self._tick())
-        with Following(self._fleet, deliver):
+        with self._following:
             yield
         ticking.cancel()
+
+    def _deliver(self, news: News) -> None:
+        """Hand news to the event loop, from the thread that follows."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self.live.take, news)
 
     async def _tick(self) -> None:
         """Tell the time, and end the sessions whose login has ended."""

@@ -1,6 +1,5 @@
 """The one connection to the broker: a thread takes in what comes, and a few times a second hands on what it came to."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -8,8 +7,6 @@ from typing import NamedTuple
 
 from telemetry.client import Fleet, Update
 from telemetry.topics import RecordKey
-
-_log = logging.getLogger(__name__)
 
 HAND_ON = 0.25
 """Seconds in which changes are gathered."""
@@ -38,11 +35,15 @@ class News(NamedTuple):
 
 
 class Following:
-    """Follows a fleet in a thread of its own, as a context manager; news go to `deliver`, in that thread."""
+    """Follows a fleet in a thread of its own, as a context manager; news go to `deliver`, in that thread.
+
+    `has_failed` when it ended by a defect.
+    """
 
     def __init__(self, fleet: Fleet, deliver: Callable[[News], None]) -> None:
         self._fleet, self._deliver = fleet, deliver
         self._stopping = threading.Event()
+        self.has_failed = False
         self._sampled: dict[RecordKey, Sampled] = {}
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
 
@@ -55,6 +56,14 @@ class Following:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        except BaseException:
+            # A page whose records stand still must not go on as if they did not.
+            self.has_failed = True
+            raise
+
+    def _follow(self) -> None:
         look_at = 0.0
         with self._fleet as fleet:
             while not self._stopping.is_set():

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from telemetry.errors import TelemetryError, UsageError
 from telemetry.web.login import Logins, RefusedError, TooManyTriesError, Viewer
 from telemetry.web.routes import NotFoundError, UnavailableError
+
+_log = logging.getLogger(__name__)
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -109,13 +112,18 @@ class Gate:
 
     async def check(self, logins: Logins, asker: HTTPConnection, name: str, password: str) -> Viewer:
         """The viewer whose credentials these are. Raises what says why not, or why that cannot be told."""
-        logins.take_try(asker.client.host if asker.client else "", time.monotonic())
+        address = asker.client.host if asker.client else ""
+        logins.take_try(address, time.monotonic())
         if self._waiting >= _MOST_WAITING:
             raise UnavailableError("too many log in at once: try again")
         self._waiting += 1
         try:
             async with self._checking:
                 return await asyncio.to_thread(logins.check, name, password)
+        except RefusedError:
+            # Not the name: some type their password there.
+            _log.warning("a login from %s was refused", address)
+            raise
         finally:
             self._waiting -= 1
 

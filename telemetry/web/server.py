@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 
 import uvicorn
 
-from telemetry.errors import UsageError
+from telemetry.errors import TelemetryError, UsageError
 from telemetry.web.app import MOST_SESSIONS, Site
 
 _SEND_TIMEOUT_MS = 30_000
@@ -43,7 +43,7 @@ def listening_socket(address: str, port: int) -> socket.socket:
 
 
 def serve(site: Site, sock: socket.socket, tls: ssl.SSLContext | None, is_stopped: Callable[[], bool]) -> None:
-    """Serve until stopped; the browsers are told."""
+    """Serve until stopped; the browsers are told. TelemetryError when it ended by a defect."""
     _allow_connections()
     config = uvicorn.Config(
         site.app(),
@@ -52,7 +52,7 @@ def serve(site: Site, sock: socket.socket, tls: ssl.SSLContext | None, is_stoppe
         loop="asyncio",
         lifespan="on",
         log_config=None,
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         h11_max_incomplete_event_size=_LARGEST_HEAD,
@@ -65,6 +65,8 @@ def serve(site: Site, sock: socket.socket, tls: ssl.SSLContext | None, is_stoppe
     config.load()
     config.ssl = tls
     asyncio.run(_Server(config, site, is_stopped).serve([sock]))
+    if site.has_failed:
+        raise TelemetryError("the page cannot follow the fleet any more: a defect, told above")
 
 
 def _allow_connections() -> None:
@@ -88,7 +90,7 @@ class _Server(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        return self._is_stopped() or await super().on_tick(counter)
+        return self._is_stopped() or self._site.has_failed or await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._site.end()
