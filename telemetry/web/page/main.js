@@ -106,7 +106,7 @@ class Page {
     const top = make("header.top", {},
       make("a.brand", { href: "#/" }, make("img", { src: "page/icon.svg", alt: "", width: 22, height: 22 }), make("span", {}, word("title"))),
       make("label.miner-choice", {}, make("span.unseen", {}, word("miner")), this.choice), this.nav, make("div.top-end", {}, this.light, buttons));
-    this.nav.hidden = !this.route?.minerId;
+    this.writeTabs(this.route ?? { minerId: null });
     this.light.hidden = this.view instanceof Login;
     const skip = make("a.skip", { href: "#content", onclick: (event) => (event.preventDefault(), this.focusHeading()) }, word("skip"));
     document.body.replaceChildren(skip, top, this.banner, this.notice, this.main, make("footer", {}, make("span", {}, word("keys"))));
