@@ -447,6 +447,7 @@ def test_a_thousand_hosts_do_not_stutter(chromium: Browser, tmp_path: Path) -> N
         chromium.start_tracing(page=one.page, categories=["toplevel"])
         one.page.goto(f"{site.web.url}/#/{MINER}")
         expect(one.page.locator(".chip.online")).to_contain_text("1,000")
+        expect(one.page.get_by_role("img", name="1,000 hosts")).to_be_visible()
         _picture(one.page, "1000-hosts")
         for turn in range(12):
             one.page.mouse.wheel(0, 900 if turn < 8 else -900)

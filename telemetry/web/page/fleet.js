@@ -4,6 +4,7 @@ import { make, setText } from "./dom.js";
 import { fieldOf, meaning } from "./fields.js";
 import { formatAge, formatNumber } from "./format.js";
 import { askForFrame } from "./frames.js";
+import { FleetMap } from "./fleet-map.js";
 import { Grid } from "./grid.js";
 import { ageLevel, attention, FINE, isProblem, level, memoryShare, overdueTasks, STATES, taskLevel, WARNING } from "./judge.js";
 import { hostRoute } from "./route.js";
@@ -92,7 +93,8 @@ export class FleetPanel {
     this.count = make("span.panel-note", { role: "status" });
     const bar = make("div.toolbar", {}, make("div.chips", { role: "group", "aria-label": word("state") }, [...this.chips.values()].map((one) => one.element)),
       this.filter, this.grid.sortChoice(), this.count);
-    this.element = panel("fleet", word("fleet"), [], bar, this.grid.element);
+    this.map = new FleetMap((host) => (location.hash = hostRoute(minerId, host)));
+    this.element = panel("fleet", word("fleet"), [], this.map.element, bar, this.grid.element);
   }
 
   chip(name) {
@@ -117,10 +119,12 @@ export class FleetPanel {
       this.seen = mirror.version;
       this.refresh(mirror.hosts);
     }
+    this.map.draw(this.hosts, this.attention);
     this.grid.draw(now);
   }
 
   refresh(hosts) {
+    this.hosts = hosts;
     this.attention = new Map(hosts.map((record) => [record, attention(record)]));
     const fits = { all: () => true, problems: (record) => isProblem(this.attention.get(record)), ...Object.fromEntries(STATES.map((state) => [state, ({ fields }) => fields.netState === state])) };
     for (const [name, { element, count }] of this.chips) {

@@ -8,6 +8,7 @@ import { formatClock } from "./format.js";
 import { askForFrame, drawWith } from "./frames.js";
 import { Live } from "./live.js";
 import { Mirror } from "./mirror.js";
+import { remember, remembered } from "./remembered.js";
 import { minerRoute, parseRoute, VIEWS } from "./route.js";
 import { Events } from "./views/events.js";
 import { Fields } from "./views/fields.js";
@@ -21,6 +22,7 @@ import { Queue } from "./views/queue.js";
 import { isChinese, language, setLanguage, word } from "./words.js";
 
 const MINERS_REFRESH = 10_000; // ms
+const SLEPT = 5_000;
 const FIRST_RETRY = 2_000;
 const VIEW_OF = { overview: Overview, queue: Queue, history: History, events: Events, quality: Quality, fields: Fields };
 const VIEW_WORD = { fields: "allFields" };
@@ -35,13 +37,13 @@ class Page {
     this.user = null;
     this.scrolled = new Map();
     this.live = new Live({ take: (message) => this.take(message), mayOpen: () => this.isSignedIn(), onState: askForFrame });
-    setLanguage(localStorage.getItem("language") ?? navigator.language);
-    setTheme(localStorage.getItem("theme"));
+    setLanguage(remembered("language") ?? navigator.language);
+    setTheme(remembered("theme"));
     drawWith(() => this.draw());
     for (const event of ["scroll", "resize"]) addEventListener(event, askForFrame, { passive: true });
     addEventListener("hashchange", (event) => this.follow(event.oldURL));
     addEventListener("keydown", (event) => this.press(event));
-    setInterval(askForFrame, 1000);
+    setInterval(() => this.beat(), 1000);
     this.build();
   }
 
@@ -137,15 +139,15 @@ class Page {
 
   switchLanguage() {
     setLanguage(isChinese() ? "en" : "zh-CN");
-    localStorage.setItem("language", language());
+    remember("language", language());
     this.rebuild();
   }
 
   switchTheme() {
     const isDark = getComputedStyle(document.documentElement).colorScheme === "dark"
       || (getComputedStyle(document.documentElement).colorScheme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
-    localStorage.setItem("theme", isDark ? "light" : "dark");
-    setTheme(localStorage.getItem("theme"));
+    remember("theme", isDark ? "light" : "dark");
+    setTheme(remembered("theme"));
     this.rebuild();
   }
 
@@ -222,6 +224,14 @@ class Page {
   }
 
   // --- what comes in ---
+
+  beat() {
+    // The machine slept where its clock moved on and the browser's did not: then ages are too short, until we hear again.
+    const apart = Date.now() - performance.now();
+    if (this.apart !== undefined && apart - this.apart > SLEPT && this.live.state === "live") this.live.lose();
+    this.apart = apart;
+    askForFrame();
+  }
 
   take(message) {
     if (message.broker) this.broker = { isLost: message.broker === "lost", since: message.time, reason: message.reason };

@@ -1,9 +1,11 @@
 // Plots of fields over time: what the database has of a range, and then each change as it comes.
 
 import { ApiError, get } from "./api.js";
+import { colours } from "./colours.js";
 import { make, setText } from "./dom.js";
 import { fieldOf, fieldsOf, isPlottable, meaning } from "./fields.js";
 import { formatClock, formatMoment, formatNumber } from "./format.js";
+import { remember, remembered } from "./remembered.js";
 import { panel } from "./tiles.js";
 import { isChinese, word } from "./words.js";
 
@@ -14,12 +16,13 @@ const MOST_FIELDS = 8; // in one request
 const REFRESH = 60_000; // ms, of ranges that do not move with each change
 const POWERS_OF_TWO = Array.from({ length: 63 }, (_, power) => 2 ** power);
 const HEIGHT = 150;
+const COLOURS = ["--muted", "--grid", "--series-fill", ...Array.from({ length: 7 }, (_, at) => `--series-${at + 1}`)];
 
 /** The plots of a record. `groups` are {title, fields, isFromZero, most}; `host` is "" for the miner's own record. */
 export class Plots {
   constructor({ mirror, host, groups, recordName }) {
     Object.assign(this, { mirror, host, recordName });
-    this.range = localStorage.getItem("range") in RANGES ? localStorage.getItem("range") : "15m";
+    this.range = remembered("range") in RANGES ? remembered("range") : "15m";
     this.recent = [];
     this.note = make("span.panel-note", { role: "status" });
     this.figures = make("div.plots");
@@ -40,7 +43,7 @@ export class Plots {
   rangeChoice() {
     const choose = (event) => {
       this.range = event.target.value;
-      localStorage.setItem("range", this.range);
+      remember("range", this.range);
       this.load();
     };
     const choices = Object.keys(RANGES).map((name) =>
@@ -174,7 +177,8 @@ class Plot {
   }
 
   options() {
-    const colour = colours(this.canvas);
+    const found = colours(this.canvas, COLOURS);
+    const colour = (name) => found[name];
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: `11px ${getComputedStyle(document.body).fontFamily}` };
     const isBytes = this.unit.startsWith("B");
     const write = (_, ticks) => ticks.map((tick) => formatNumber(tick, this.unit === "FIL" || this.unit === "%" || this.unit === "wins/d" || this.unit === "°C" ? "1" : this.unit, 4));
@@ -185,7 +189,7 @@ class Plot {
       scales: { x: { time: true, range: () => this.range }, y: { range: (_, low, high) => this.bounds(low, high) } },
       axes: [
         { ...axis, size: 24, space: 70, values: (_, ticks, __, ___, step) => ticks.map((tick) => (step >= 86_400 ? formatMoment(tick * 1000).slice(5, 10) : formatClock(tick * 1000).slice(0, step < 60 ? 8 : 5))) },
-        { ...axis, size: 58, space: 28, values: write, ...(isBytes ? { incrs: POWERS_OF_TWO } : {}) },
+        { ...axis, size: isBytes ? 72 : 50, space: 28, values: write, ...(isBytes ? { incrs: POWERS_OF_TWO } : {}) },
       ],
       series: [{}, ...this.fields.map((_, at) => ({
         stroke: colour(`--series-${at + 1}`), width: 1.5, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }),
@@ -226,16 +230,4 @@ class Plot {
   end() {
     this.plot?.destroy();
   }
-}
-
-// A canvas wants colours, not names of them.
-function colours(element) {
-  const probe = element.appendChild(make("span"));
-  const found = {};
-  for (const name of ["--muted", "--grid", "--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6", "--series-7", "--series-fill"]) {
-    probe.style.color = `var(${name})`;
-    found[name] = getComputedStyle(probe).color;
-  }
-  probe.remove();
-  return (name) => found[name];
 }

@@ -111,6 +111,8 @@ const WORDS = {
   unassigned: ["unassigned", "未分配"],
   returned: ["{n} results not taken", "{n} 个结果待收取"],
 
+  mapLabel: ["{n} hosts, {m} with problems", "{n} 台主机，{m} 台异常"],
+  mapNote: ["A square a host, by name. Shade: CPU load. Cross: lost, bar: stale, dot: another problem.", "每格一台主机，按名称排列。深浅：CPU 使用率。叉：失联，横线：无响应，圆点：其他异常。"],
   fleet: ["Hosts", "主机"],
   host: ["Host", "主机"],
   state: ["State", "状态"],

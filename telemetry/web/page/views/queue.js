@@ -49,7 +49,7 @@ export class QueuePanel {
       empty: word(host ? "noQueue" : "noJobs"), link: (job) => (job.host === null || host ? null : hostRoute(mirror.minerId, job.host)),
       rowClass: (job) => (job.overdue ? "overdue" : job.state), narrowHeight: 74,
     });
-    this.counts = make("span.panel-note", { role: "status" });
+    this.counts = make("span.panel-note");
     this.filter = make("input", { type: "search", placeholder: word("filterJobs"), "aria-label": word("filterJobs"), "data-filter": true, oninput: () => this.refilter() });
     this.element = panel("queue", word("queue"), this.counts, host ? [] : make("div.toolbar", {}, this.filter, this.grid.sortChoice()), this.grid.element);
   }
