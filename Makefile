@@ -4,6 +4,7 @@ ARGS ?=
 SEED ?= 1
 SEEDS ?= 200
 RUNS ?= 5000
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup_to_run run demo test chaos fuzz check format generate bench picture clean
@@ -33,7 +34,8 @@ test: setup ## run the tests (ARGS go to pytest)
 chaos: setup ## kill, cut off and fill a real fleet of 50 agents (SEEDS=200 runs from SEED=1) and see that nothing is lost
 	@exec $(PYTHON) -m tests.chaos --seed $(SEED) --seeds $(SEEDS)
 
-fuzz: setup ## try the models of protocol and history on RUNS=5000 made-up histories a test (ARGS go to pytest)
+fuzz: setup ## attack each reader of what comes from outside for SECONDS=600, then try the models with RUNS=5000 histories
+	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) --keep
 	@exec env TELEMETRY_FUZZ_RUNS=$(RUNS) $(PYTHON) -m pytest --timeout=14400 tests/test_protocol_model.py tests/test_history.py tests/test_history_kill.py $(ARGS)
 
 check: setup ## lint, formatting, types, and whether the generated files are up to date

@@ -219,6 +219,7 @@ def decode_presence(payload: bytes) -> Presence:
     except ValueError:
         raise WireError("state: expected online, stopped or lost") from None
     has_log = "epoch" in message
+    process = _text(message, "process") if "process" in message else ""
     return Presence(
         state=state,
         session=_text(message, "session"),
@@ -226,8 +227,8 @@ def decode_presence(payload: bytes) -> Presence:
         version=_text(message, "version"),
         epoch=_number(message, "epoch", least=1) if has_log else None,
         next=_number(message, "next", least=1) if has_log else None,
-        process=_text(message, "process") if "process" in message else "",
-        since=_time(message, "since") if "since" in message else 0,
+        process=process,
+        since=_time(message, "since") if process and "since" in message else 0,
     )
 
 

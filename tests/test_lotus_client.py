@@ -316,6 +316,10 @@ GARBAGE: Mapping[str, Callable[[dict[str, Any]], bytes]] = {
     "half of the headers": lambda request: http(result(request))[:20],
     "half of the status": lambda request: http(result(request))[:5],
     "chunks that end early": lambda _: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\nabc",
+    "chunks of less than nothing": lambda _: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n",
+    "a chunk of all that ever comes": lambda request: (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n" + result(request)
+    ),
     "chunks of no size": lambda _: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n",
     "no HTTP": lambda _: b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n",
     "no length": lambda _: http(b"", "200 OK", "Content-Length: many"),

@@ -6,6 +6,7 @@ is in any text, not even where the other side repeats it.
 # ruff: noqa: N818  # the errors are named by what happened
 
 import http.client
+import io
 import itertools
 import socket
 import ssl
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -252,6 +253,24 @@ def _older(endpoint: Endpoint, limit: int) -> Lotus | None:
     return None if older is None else Lotus(older, limit=limit)
 
 
+class _Reader(io.BufferedReader):
+    """Reads no more than it is told to: a chunk of length -1 would be all that ever comes."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """So many bytes at most."""
+        if size is None or size < 0:
+            raise http.client.HTTPException(f"a part of it has no length but {size}")
+        return super().read(size)
+
+
+class _Response(http.client.HTTPResponse):
+    """A response on such a reader."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  # as the base takes them
+        super().__init__(*arguments, **named)
+        self.fp = _Reader(self.fp.detach())
+
+
 class _Line:
     """A kept-alive connection, and a second hold on its socket by which the deadline can end it."""
 
@@ -259,6 +278,7 @@ class _Line:
         host, secure = url.hostname or "", url.scheme == "https"
         self._path = f"{url.path}?{url.query}" if url.query else url.path
         self._connection = (HTTPSConnection if secure else HTTPConnection)(host, url.port or (443 if secure else 80))
+        self._connection.response_class = _Response
         # Left to itself it would dial without a deadline.
         self._connection.auto_open = 0
         plain = _dial(host, self._connection.port, until)

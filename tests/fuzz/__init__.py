@@ -1,0 +1,1 @@
+"""What comes from outside, taken apart by those who read it: whatever it is, there is an answer and no crash."""
