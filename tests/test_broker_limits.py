@@ -1,4 +1,4 @@
-"""The broker takes as many connections as are set and not one more, and who is in does not notice who is not."""
+"""The broker takes as many connections, and as large messages, as are set and no more, and nobody else notices."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ import pytest
 
 from telemetry.connection_limit import ConnectionLimit
 from telemetry.simulate import packets
+from telemetry.wire import LARGEST_PAYLOAD
 from tests.conftest import StartPart
 from tests.parts import Broker, Listener, Process, own_port, wait_for
 from tests.secured import Secured, telemetry
@@ -148,6 +149,17 @@ def test_while_all_connections_are_taken_users_come_and_go_all_the_same(tmp_path
         operator.close()
     finally:
         secured.end()
+
+
+def test_a_message_is_as_large_as_the_protocol_allows_and_a_larger_one_is_swallowed(broker: Broker) -> None:
+    listener = Listener(broker.url, "t/#")
+    listener.publish("t/1", b"x" * LARGEST_PAYLOAD)
+    listener.publish("t/2", b"x" * (LARGEST_PAYLOAD + 1))
+    listener.publish("t/3", b"after")
+    wait_for(lambda: listener.of("t/3"), seconds=10, what="what came after")
+    assert [message.topic for message in listener.messages] == ["t/1", "t/3"]
+    assert listener.connections == 1
+    listener.close()
 
 
 # --- what the kernel allows ---
