@@ -59,8 +59,19 @@ EXACT = Deadband()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """From which value on a number asks for attention, and from which at once; in the field's unit."""
+
+    warning: float
+    critical: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One named value of an object in a list; an `optional` one may be left out."""
+    """One named value of an object in a list; an `optional` one may be left out.
+
+    `label` names it where it tells the time series of the list's elements apart.
+    """
 
     name: str
     type: Scalar
@@ -69,6 +80,7 @@ class Member:
     unit: Unit = Unit.NONE
     deadband: Deadband = EXACT
     optional: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +114,10 @@ Type: TypeAlias = Scalar | ObjectList | ScalarList | ScalarMap
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One field of a record: `name` is its name everywhere, `owner` the only one who states it."""
+    """One field of a record: `name` is its name everywhere, `owner` the only one who states it.
+
+    `label` names, in time series, what of it is no number: its text, the keys of a map, the entries of a list.
+    """
 
     name: str
     type: Type
@@ -111,6 +126,8 @@ class Field:
     chinese: str
     unit: Unit = Unit.NONE
     deadband: Deadband = EXACT
+    label: str = ""
+    thresholds: Thresholds | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,6 +16,7 @@ from telemetry.fields import (
     Scalar,
     ScalarList,
     ScalarMap,
+    Thresholds,
     Type,
 )
 from telemetry.units import Unit
@@ -28,6 +29,8 @@ _DISK_SPACE = Deadband(absolute=64 * _MIB, relative=0.001)
 _TEMPERATURE = Deadband(absolute=2)
 _LOAD = Deadband(absolute=3)
 
+_ANY = Thresholds(warning=1)
+
 
 def _field(
     owner: Owner,
@@ -38,16 +41,21 @@ def _field(
     chinese: str,
     *,
     deadband: Deadband = EXACT,
+    label: str = "",
+    thresholds: Thresholds | None = None,
 ) -> Field:
-    return Field(name=name, type=type, owner=owner, unit=unit, english=english, chinese=chinese, deadband=deadband)
+    return Field(
+        name=name, type=type, owner=owner, unit=unit, english=english, chinese=chinese, deadband=deadband, label=label,
+        thresholds=thresholds,
+    )  # fmt: skip
 
 
-def _count(name: str, english: str, chinese: str) -> Field:
-    return _field(Owner.MINER, name, Scalar.INTEGER, Unit.COUNT, english, chinese)
+def _count(name: str, english: str, chinese: str, *, thresholds: Thresholds | None = None) -> Field:
+    return _field(Owner.MINER, name, Scalar.INTEGER, Unit.COUNT, english, chinese, thresholds=thresholds)
 
 
-def _balance(name: str, english: str, chinese: str) -> Field:
-    return _field(Owner.MINER, name, Scalar.NUMBER, Unit.FIL, english, chinese)
+def _balance(name: str, english: str, chinese: str, *, thresholds: Thresholds | None = None) -> Field:
+    return _field(Owner.MINER, name, Scalar.NUMBER, Unit.FIL, english, chinese, thresholds=thresholds)
 
 
 _MINER_ID = _field(
@@ -56,7 +64,7 @@ _MINER_ID = _field(
 
 _NET_STATE = _field(
     Owner.AGGREGATOR, "netState", Scalar.STRING, Unit.NONE,
-    "Of the agent: online, stale (silent), stopped (on purpose) or lost.", "在线状态",
+    "Of the agent: online, stale (silent), stopped (on purpose) or lost.", "在线状态", label="state",
 )  # fmt: skip
 _NET_SINCE = _field(
     Owner.AGGREGATOR, "netSince", Scalar.INTEGER, Unit.UNIX_MILLISECONDS,
@@ -72,9 +80,13 @@ _QUEUE_ENTRY = ObjectList(
         Member(name="worker", type=Scalar.STRING, english="Session UUID of the worker.", chinese="工作进程 UUID"),
         Member(name="sector", type=Scalar.INTEGER, english="Sector number.", chinese="扇区号"),
         Member(name="task", type=Scalar.STRING, english="Task type, such as seal/v0/precommit/1.", chinese="任务类型"),
-        Member(name="taskShort", type=Scalar.STRING, english="Short name of the task, such as PC1.", chinese="任务简称"),
         Member(
-            name="state", type=Scalar.STRING, english="running, prepared, assigned or ret-wait.", chinese="任务状态"
+            name="taskShort", type=Scalar.STRING, label="task",
+            english="Short name of the task, such as PC1.", chinese="任务简称",
+        ),
+        Member(
+            name="state", type=Scalar.STRING, label="state",
+            english="running, prepared, assigned or ret-wait.", chinese="任务状态",
         ),
         Member(
             name="start", type=Scalar.INTEGER, unit=Unit.UNIX_MILLISECONDS, optional=True,
@@ -91,7 +103,10 @@ _UNASSIGNED_ENTRY = ObjectList(
     members=(
         Member(name="sector", type=Scalar.INTEGER, english="Sector number.", chinese="扇区号"),
         Member(name="task", type=Scalar.STRING, english="Task type, such as seal/v0/precommit/1.", chinese="任务类型"),
-        Member(name="taskShort", type=Scalar.STRING, english="Short name of the task, such as PC1.", chinese="任务简称"),
+        Member(
+            name="taskShort", type=Scalar.STRING, label="task",
+            english="Short name of the task, such as PC1.", chinese="任务简称",
+        ),
         Member(
             name="priority", type=Scalar.INTEGER, optional=True,
             english="The scheduler's priority, higher first.", chinese="优先级",
@@ -101,7 +116,10 @@ _UNASSIGNED_ENTRY = ObjectList(
 
 _GPU = ObjectList(
     members=(
-        Member(name="index", type=Scalar.INTEGER, english="Index of the card in NVML's order.", chinese="序号"),
+        Member(
+            name="index", type=Scalar.INTEGER, label="gpu",
+            english="Index of the card in NVML's order.", chinese="序号",
+        ),
         Member(name="name", type=Scalar.STRING, optional=True, english="Product name.", chinese="型号"),
         Member(name="uuid", type=Scalar.STRING, optional=True, english="UUID that stays with the card.", chinese="UUID"),
         Member(
@@ -129,7 +147,7 @@ _GPU = ObjectList(
 
 _MOUNT = ObjectList(
     members=(
-        Member(name="mount", type=Scalar.STRING, english="Mount point.", chinese="挂载点"),
+        Member(name="mount", type=Scalar.STRING, label="mount", english="Mount point.", chinese="挂载点"),
         Member(name="device", type=Scalar.STRING, english="Device, or export of a network filesystem.", chinese="设备"),
         Member(name="filesystem", type=Scalar.STRING, english="Type of the filesystem.", chinese="文件系统"),
         Member(name="total", type=Scalar.INTEGER, unit=Unit.BYTES, english="Size.", chinese="总容量"),
@@ -142,7 +160,10 @@ _MOUNT = ObjectList(
 
 _INTERFACE = ObjectList(
     members=(
-        Member(name="interface", type=Scalar.STRING, english="Name of the network interface.", chinese="网卡"),
+        Member(
+            name="interface", type=Scalar.STRING, label="interface",
+            english="Name of the network interface.", chinese="网卡",
+        ),
         Member(
             name="rx", type=Scalar.INTEGER, unit=Unit.BYTES_PER_SECOND, deadband=_RATE,
             english="Bytes received a second.", chinese="接收速率",
@@ -168,10 +189,10 @@ MINER_INFO = Record(
         ),
         _count("totalSectors", "Sectors that the miner holds, without removed ones.", "总扇区数"),
         _count("effectiveSectors", "Active sectors on chain.", "有效扇区数"),
-        _count("errorSectors", "Faulty sectors on chain, recovering ones among them.", "错误扇区数"),
+        _count("errorSectors", "Faulty sectors on chain, recovering ones among them.", "错误扇区数", thresholds=_ANY),
         _count("recoverySectors", "Sectors declared as recovering.", "恢复中扇区数"),
         _count("deletedSectors", "Sectors removed or being removed.", "已删除扇区数"),
-        _count("failSectors", "Sectors whose sealing stands in a failed state.", "失败扇区数"),
+        _count("failSectors", "Sectors whose sealing stands in a failed state.", "失败扇区数", thresholds=_ANY),
         _field(
             Owner.MINER, "expectBlock", Scalar.NUMBER, Unit.WINS_PER_DAY,
             "Expected epochs with a won block a day; 0 when not eligible.", "预期每日出块数",
@@ -188,12 +209,13 @@ MINER_INFO = Record(
         _field(Owner.MINER, "rawPower", Scalar.INTEGER, Unit.BYTES, "Raw byte power.", "原值算力"),
         _balance("lockedFunds", "Block rewards that are still vesting.", "锁仓奖励"),
         _balance("preCommitDeposits", "Deposits locked for pre-committed sectors.", "预提交保证金"),
-        _balance("feeDebt", "Debt of the miner; while there is any it wins no block.", "欠费"),
+        _balance("feeDebt", "Debt of the miner; while there is any it wins no block.", "欠费",
+                 thresholds=Thresholds(warning=1e-9)),
         _count("liveSectors", "Sectors on chain that are not terminated.", "链上存活扇区数"),
         _count("unprovenSectors", "Sectors on chain that wait for their first proof.", "待首次证明扇区数"),
         _field(
             Owner.MINER, "sectorStates", ScalarMap(value=Scalar.INTEGER), Unit.COUNT,
-            "Sectors by sealing state, under the names of the running Lotus.", "各状态扇区数",
+            "Sectors by sealing state, under the names of the running Lotus.", "各状态扇区数", label="state",
         ),
         _field(
             Owner.MINER, "unassignedQueue", _UNASSIGNED_ENTRY, Unit.NONE,
@@ -205,18 +227,22 @@ MINER_INFO = Record(
         _field(
             Owner.MINER, "chainLag", Scalar.NUMBER, Unit.SECONDS,
             "Age of the chain's head; a synced node stays below 45 s.", "链头延迟",
-            deadband=Deadband(absolute=30),
+            deadband=Deadband(absolute=30), thresholds=Thresholds(warning=90, critical=300),
         ),
-        _count("chainBehind", "Epochs that passed since that of the chain's head; a synced node has 0 to 4.", "落后高度"),
+        _count("chainBehind", "Epochs that passed since that of the chain's head; a synced node has 0 to 4.", "落后高度",
+               thresholds=Thresholds(warning=5, critical=20)),
         _count("deadlineIndex", "Index of the current proving deadline, 0 to 47.", "当前窗口序号"),
         _count("deadlineOpen", "Epoch at which the current deadline opens.", "窗口开始高度"),
         _count("deadlineClose", "Epoch at which the current deadline closes.", "窗口结束高度"),
         _count("deadlinePartitions", "Partitions with live sectors in the current deadline.", "窗口分区数"),
         _count("deadlineProven", "Partitions of the current deadline that are proven.", "窗口已证明分区数"),
-        _count("deadlineFaults", "Faulty sectors in the current deadline.", "窗口错误扇区数"),
-        _field(Owner.MINER, "lotusState", Scalar.STRING, Unit.NONE, "ok, or why the Lotus cannot be used.", "Lotus 状态"),
-        _field(Owner.MINER, "minerVersion", Scalar.STRING, Unit.NONE, "Version of lotus-miner.", "miner 版本"),
-        _field(Owner.MINER, "nodeVersion", Scalar.STRING, Unit.NONE, "Version of the full node.", "节点版本"),
+        _count("deadlineFaults", "Faulty sectors in the current deadline.", "窗口错误扇区数", thresholds=_ANY),
+        _field(Owner.MINER, "lotusState", Scalar.STRING, Unit.NONE, "ok, or why the Lotus cannot be used.", "Lotus 状态",
+               label="state"),
+        _field(Owner.MINER, "minerVersion", Scalar.STRING, Unit.NONE, "Version of lotus-miner.", "miner 版本",
+               label="version"),
+        _field(Owner.MINER, "nodeVersion", Scalar.STRING, Unit.NONE, "Version of the full node.", "节点版本",
+               label="version"),
         _field(
             Owner.MINER, "minerStart", Scalar.INTEGER, Unit.UNIX_MILLISECONDS, "When lotus-miner was started.",
             "miner 启动时间",
@@ -228,13 +254,14 @@ MINER_INFO = Record(
 
 
 def _hardware(
-    name: str, type: Type, unit: Unit, english: str, chinese: str, *, deadband: Deadband = EXACT  # noqa: A002
+    name: str, type: Type, unit: Unit, english: str, chinese: str, *, deadband: Deadband = EXACT,  # noqa: A002
+    thresholds: Thresholds | None = None,
 ) -> Field:  # fmt: skip
-    return _field(Owner.HARDWARE, name, type, unit, english, chinese, deadband=deadband)
+    return _field(Owner.HARDWARE, name, type, unit, english, chinese, deadband=deadband, thresholds=thresholds)
 
 
-def _tasks(name: str, type: Type, unit: Unit, english: str, chinese: str) -> Field:  # noqa: A002
-    return _field(Owner.TASKS, name, type, unit, english, chinese)
+def _tasks(name: str, type: Type, unit: Unit, english: str, chinese: str, *, label: str = "") -> Field:  # noqa: A002
+    return _field(Owner.TASKS, name, type, unit, english, chinese, label=label)
 
 
 WORKER_INFO = Record(
@@ -245,7 +272,7 @@ WORKER_INFO = Record(
         _tasks("currentQueue", _QUEUE_ENTRY, Unit.NONE, "Tasks that run on the host.", "当前任务队列"),
         _tasks("pendingQueue", _QUEUE_ENTRY, Unit.NONE, "Tasks assigned to the host that do not run yet.", "等待任务队列"),
         _hardware("cpuTemper", Scalar.NUMBER, Unit.CELSIUS, "Temperature of the hottest CPU package.", "CPU 温度",
-                  deadband=_TEMPERATURE),
+                  deadband=_TEMPERATURE, thresholds=Thresholds(warning=85, critical=95)),
         _hardware("cpuLoad", Scalar.NUMBER, Unit.PERCENT, "Share of all CPU time not idle since the last sample.",
                   "CPU 使用率", deadband=_LOAD),
         _hardware("gpuInfo", _GPU, Unit.NONE, "NVIDIA cards, in NVML's order.", "显卡信息"),
@@ -261,16 +288,17 @@ WORKER_INFO = Record(
         _NET_STATE,
         _tasks("taskState", Scalar.STRING, Unit.NONE, "enabled, disabled or unregistered, with the running counts.",
                "任务状态"),
-        _tasks("taskType", ScalarList(element=Scalar.STRING), Unit.NONE, "Task types that the host accepts.", "任务类型"),
+        _tasks("taskType", ScalarList(element=Scalar.STRING), Unit.NONE, "Task types that the host accepts.", "任务类型",
+               label="task"),
         _tasks("runningTasks", Scalar.INTEGER, Unit.COUNT, "Tasks that run on the host; currentQueue has the first 400.", "运行任务数"),
         _tasks("pendingTasks", Scalar.INTEGER, Unit.COUNT, "Tasks that wait on the host; pendingQueue has the first 400.", "等待任务数"),
         _hardware("gpuTemper", Scalar.INTEGER, Unit.CELSIUS, "Temperature of the hottest card.", "显卡最高温度",
-                  deadband=_TEMPERATURE),
+                  deadband=_TEMPERATURE, thresholds=Thresholds(warning=80, critical=90)),
         _hardware("gpuLoad", Scalar.NUMBER, Unit.PERCENT, "Mean utilisation of the cards.", "显卡平均利用率",
                   deadband=_LOAD),
         _hardware("gpuMemory", Scalar.INTEGER, Unit.BYTES, "Memory in use on all cards.", "显存使用", deadband=_MEMORY),
         _hardware("diskUsedPercent", Scalar.NUMBER, Unit.PERCENT, "Use of the fullest mount, as df counts it.",
-                  "最满磁盘使用率", deadband=Deadband(absolute=0.1)),
+                  "最满磁盘使用率", deadband=Deadband(absolute=0.1), thresholds=Thresholds(warning=90, critical=95)),
         _hardware("netRx", Scalar.INTEGER, Unit.BYTES_PER_SECOND, "Bytes received a second on all interfaces.",
                   "网络接收速率", deadband=_RATE),
         _hardware("netTx", Scalar.INTEGER, Unit.BYTES_PER_SECOND, "Bytes sent a second on all interfaces.",

@@ -71,6 +71,7 @@ HOMES = {
     "urllib3": {"sources/lotus/client.py"},
     "starlette": {"web/app.py", "web/guard.py"},
     "uvicorn": {"web/server.py"},
+    "prometheus_client": {"web/metrics.py"},
     # Answers of Lotus are decoded while they are large, and told apart from errors where they arrive.
     "msgspec": {"sources/lotus/answers.py", "sources/lotus/client.py"},
 }
@@ -148,7 +149,7 @@ def _loaded_by(module: str) -> set[str]:
 def test_the_agent_loads_nothing_that_it_does_not_need_on_every_host() -> None:
     loaded = _loaded_by("telemetry.cli.agent")
     assert not loaded & {"rich", "jsonschema", "starlette", "uvicorn", "pynvml", "urllib3", "msgspec", "cryptography"}
-    assert not loaded & {"sqlite3", "_sqlite3", "sqlite_utils"}
+    assert not loaded & {"sqlite3", "_sqlite3", "sqlite_utils", "prometheus_client"}
 
 
 @pytest.mark.parametrize("name", ["ls", "show", "history", "at", "diff", "events", "export", "backup"])

@@ -327,6 +327,7 @@ def test_without_a_database_it_tells_what_is(tmp_path: Path) -> None:
     server = Web(tmp_path, "--broker", f"mqtt://127.0.0.1:{own_port()}", "--data", str(tmp_path / "none")).start()
     try:
         assert server.get("/api/miners")["miners"] == []
+        assert "process_resident_memory_bytes" in server.client.get("/metrics").text
         for path in ("/api/events", f"/api/miners/{MINER}/quality", f"/api/miners/{MINER}/history?field=chainHeight"):
             answer = server.client.get(path)
             assert answer.status_code == 503

@@ -101,6 +101,7 @@ def test_who_is_not_logged_in_sees_the_page_and_nothing_of_the_fleet(page: Page)
         "/api/events",
         "/api/fields",
         "/api/openapi.json",
+        "/metrics",
         "/api/no",
         "/x",
     ):
@@ -166,6 +167,15 @@ def test_a_viewer_of_one_miner_learns_of_no_other(page: Page) -> None:
     records, errors = asyncio.run(_first_records(page, _cookie(client), OTHER))
     assert records == {}
     assert errors == [f"{OTHER}: no such miner"]
+
+
+def test_metrics_are_scraped_with_a_viewers_credentials_and_of_what_is_theirs(page: Page) -> None:
+    everyone, bob = (page.user("--viewer", *words) for words in (("scraper",), ("scraper", ONE)))
+    for user, seen in ((everyone, {ONE, OTHER}), (bob, {ONE})):
+        answer = page.client().get("/metrics", auth=(user["user"], user["password"]))
+        assert answer.status_code == 200
+        assert set(re.findall(r'miner="(\w+)"', answer.text)) == seen
+        assert ("telemetry_aggregator_" in answer.text) == (user is everyone)
 
 
 def test_a_wrong_password_and_who_is_no_viewer_are_refused_alike(page: Page) -> None:

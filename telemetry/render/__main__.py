@@ -7,11 +7,13 @@ import orjson
 
 from telemetry.render.catalogue import fields_page, health_page
 from telemetry.render.json_schema import schemas
+from telemetry.render.prometheus import metrics_page
 
 
 def generated() -> dict[Path, str]:
     """Every generated file with its text, relative to the checkout."""
-    files = {Path("docs/fields.md"): fields_page(), Path("docs/health.md"): health_page()}
+    pages = {"fields": fields_page(), "health": health_page(), "metrics": metrics_page()}
+    files = {Path("docs") / f"{name}.md": text for name, text in pages.items()}
     for name, schema in schemas().items():
         files[Path("schemas") / name] = orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode() + "\n"
     return files

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -34,7 +34,8 @@ from telemetry.web.guard import (
     json_response,
 )
 from telemetry.web.live import TICK, Live, Session
-from telemetry.web.login import LASTS, Logins, RefusedError
+from telemetry.web.login import LASTS, Logins, RefusedError, Viewer
+from telemetry.web.metrics import CONTENT_TYPE, compressed, exposition
 from telemetry.web.past import Past
 from telemetry.web.routes import Route as ApiRoute
 from telemetry.web.routes import UnavailableError
@@ -90,6 +91,7 @@ class Site:
             Route(SESSION, self._session, methods=["GET"]),
             *([] if logins is None else self._login_routes(logins)),
             WebSocketRoute("/api/live", self._serve_live),
+            Route("/metrics", self._metrics, methods=["GET"]),
             Route("/", _page, methods=["GET"]),
             Mount("/page", StaticFiles(directory=PAGE)),
         ]
@@ -145,6 +147,24 @@ class Site:
                 return await asyncio.to_thread(made)
         finally:
             self._waiting -= 1
+
+    # --- the metrics ---
+
+    async def _metrics(self, request: Request) -> Response:
+        viewer: Viewer = request.scope["viewer"]
+        feeds = [feed for miner, feed in self.live.feeds.items() if viewer.sees(miner)]
+        records = {key: record for feed in feeds for key, record in feed.records.items()}
+
+        def chunks() -> Iterator[bytes]:
+            told = self._past.health()
+            if viewer.miner is not None:
+                told = [one for one in told if one.name.startswith(f"{viewer.miner}/")]
+            yield from exposition(records, told, now=self.live.now())
+
+        # Starlette asks for each chunk in a thread, once the one before is sent.
+        if "gzip" not in request.headers.get("Accept-Encoding", ""):
+            return StreamingResponse(chunks(), media_type=CONTENT_TYPE)
+        return StreamingResponse(compressed(chunks()), media_type=CONTENT_TYPE, headers={"Content-Encoding": "gzip"})
 
     # --- the WebSocket ---
 

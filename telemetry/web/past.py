@@ -10,7 +10,7 @@ from typing import Any
 from telemetry.errors import StoreError, UsageError
 from telemetry.fields import Scalar
 from telemetry.records import declared
-from telemetry.stores import StoredAgent
+from telemetry.stores import HealthRow, StoredAgent
 from telemetry.stores.history.reading import History, open_history
 from telemetry.stores.history.series import Column, Part, parts, require_field, stepped
 from telemetry.stores.reading import Reader, open_reader
@@ -76,6 +76,14 @@ class Past:
                 if (address := self._topics.parse(topic)) is not None:
                     rejected[address.agent] += number
         return {"agents": [_quality(key, agent, rejected[key]) for key, agent in agents.items()]}
+
+    def health(self) -> list[HealthRow]:
+        """What the parts told of themselves last; nothing where there is no database."""
+        try:
+            with self._reader() as reader:
+                return reader.health()
+        except UnavailableError:
+            return []
 
     @contextmanager
     def _history(self) -> Iterator[History]:
