@@ -27,7 +27,11 @@ import json
 from importlib.resources import files
 schemas = {one.name: json.loads(one.read_text()) for one in files("telemetry.schemas").iterdir()
            if one.name.endswith(".json")}
-conf = files("telemetry.broker").joinpath("mosquitto.conf").read_text()
+broker = files("telemetry.broker")
+conf = broker.joinpath("mosquitto.conf").read_text()
+for path in ("prometheus/alerts.yml", "grafana/dashboards/telemetry-fleet.json",
+             "grafana/provisioning/datasources/telemetry.yaml"):
+    assert broker.joinpath(path).read_text()
 import telemetry
 print(json.dumps({"at": telemetry.__file__, "schemas": schemas, "conf": conf}))
 """

@@ -54,6 +54,7 @@ WITHIN = {
     ("publish", "reports"),
     ("topics", "wire"),
     ("wire", "topics"),
+    ("render", "topics"),
 }
 
 PURE = LAYERS[0] | LAYERS[1] | LAYERS[2] | LAYERS[3] | LAYERS[4]
