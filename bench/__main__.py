@@ -24,6 +24,7 @@ MEASUREMENTS = {
     "ingest": "what fleet, broker and aggregator take in, how soon, and what is lost of too much",
     "scale": "what 10,000 hosts cost that 100 do not, to join them and to look at them",
     "reading": "what the history takes up, and how long it takes to read",
+    "scrape": "a Prometheus that scrapes 10,000 hosts, and what a page that is looked at feels of it",
     "storm": "10,000 agents that are disconnected at once",
     "lotus_poll": "what a poll of a large Lotus costs, in processor time, memory, calls and messages",
     "agent_cost": "what the agent of one idle host costs, beside collectd and node_exporter",
