@@ -827,6 +827,11 @@ def test_what_nobody_can_use_is_counted_but_not_all_of_it_is_kept(bench: Bench) 
     assert len(bench.batches[-1].rejected) == 1
 
 
+def test_who_sends_nothing_but_rubbish_is_told_of_too(limited: Bench) -> None:
+    _flood(limited, 5, payload=b"rubbish")
+    assert limited.events.count("limited") == 1
+
+
 def test_who_comes_and_goes_all_the_time_leaves_few_events(bench: Bench) -> None:
     for _ in range(1000):
         bench.presence(PresenceState.ONLINE)

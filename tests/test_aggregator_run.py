@@ -12,6 +12,7 @@ from telemetry.mqtt import BrokerUrl, Connection
 from telemetry.stores.sqlite import SqliteStore
 from telemetry.topics import Topics
 from tests.scripted import CONNACK, Peer, ScriptedBroker, body, packet, puback, publish
+from tests.secured import telemetry
 
 ROUNDS = 30
 
@@ -72,3 +73,9 @@ def test_where_a_broker_sends_20_at_once_nobody_waits_in_vain(tmp_path: Path) ->
 def test_a_full_batch_does_not_linger(tmp_path: Path) -> None:
     """More than a batch at once is acknowledged too, in as many commits as it takes."""
     assert len(rounds(LARGEST_BATCH + 500, tmp_path / "telemetry.db")) == ROUNDS
+
+
+def test_a_rate_at_which_no_agent_could_report_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "slow.toml").write_text("[aggregator]\nrate = 0\n")
+    told = telemetry("aggregator", "--data", str(tmp_path), "--config", str(tmp_path / "slow.toml"), status=2)
+    assert "aggregator.rate = 0: expected 4096 bytes a second or more" in told

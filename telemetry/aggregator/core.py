@@ -493,7 +493,7 @@ class Core:
             self._feeds.clear()
             self._dirty_agents.add(agent_key)
             self._batch.health.pop((AGENT_HEALTH.name, str(agent_key)), None)
-            self._note(agent_key, "forgotten")
+            self._event(agent_key, "forgotten")
             self._outgoing.append(Outgoing(topic=self._topics.ack(agent_key, self._name), payload=b"", retain=True))
 
     def _feed(self, address: Address, topic: str) -> _Feed:
@@ -585,21 +585,24 @@ class Core:
             self._batch.violations[kept] = Violated(agent, 1 + (before.number if before else 0), self._time)
             if self.violations[topic] == 1:
                 _log.warning("%s: says what is not its to say, at %s: see `telemetry ls --self`", agent, kept)
-                self._note(agent, "violation", kept)
+                self._event(agent, "violation", kept)
 
     def _limit(self, sender: AgentKey) -> None:
         """Leave a message: its sender states too much. One that means it has it in its spool, and sends it again."""
         self.counts["limited"] += 1
         if self._now >= self._limited.get(sender, -inf) + _LIMITED_AGAIN:
             self._limited[sender] = self._now
-            self._note(sender, "limited")
+            self._event(sender, "limited")
             _log.warning("%s: states more than is taken from one agent: what is too much is left for later", sender)
 
+    def _event(self, agent: AgentKey, event: str, detail: str = "") -> None:
+        self._batch.events.append(EventRow(self._time, agent, event, detail))
+
     def _note(self, agent: AgentKey, event: str, detail: str = "") -> bool:
-        """Keep an event; False where there were too many of this agent."""
+        """Keep an event that an agent may bring about as often as it likes; False where there were too many of it."""
         may = self._notes.of(agent, self._now).take(1, self._now)
         if may:
-            self._batch.events.append(EventRow(self._time, agent, event, detail))
+            self._event(agent, event, detail)
         return may
 
     def _reject(self, sender: AgentKey, topic: str, payload: bytes, reason: str) -> None:

@@ -9,6 +9,9 @@ from telemetry.topics import AgentKey
 BURST = 60.0
 """Seconds of its rate that a sender may use at once."""
 
+LEAST_RATE = 4096
+"""Bytes a second that every agent needs."""
+
 MESSAGE_COST = 256
 """Bytes that a message costs beside its own, also one that comes late in a batch."""
 

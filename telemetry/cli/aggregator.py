@@ -5,9 +5,11 @@ import gc
 import signal
 from functools import partial
 
+from telemetry.aggregator.limits import LEAST_RATE
 from telemetry.aggregator.run import Aggregator
 from telemetry.cli.options import add_broker, add_common, add_database, chosen
 from telemetry.cli.reload import Reload
+from telemetry.errors import UsageError
 from telemetry.logs import start_logging
 from telemetry.mqtt import Connection
 from telemetry.security.reload import holder
@@ -29,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Mirror until Ctrl-C or SIGTERM."""
     choice = chosen(arguments)
     start_logging("aggregator", choice.settings.log)
+    if (rate := choice.settings.aggregator.rate) < LEAST_RATE:
+        raise UsageError(f"aggregator.rate = {rate:g}: expected {LEAST_RATE} bytes a second or more")
     reload = Reload("aggregator", arguments, choice, lambda _: None)
     url = choice.aggregators_broker
     store = SqliteStore(choice.database, choice.settings.history)
@@ -37,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         topics=choice.topics,
         intervals=choice.settings.intervals,
         store=store,
-        rate=choice.settings.aggregator.rate,
+        rate=rate,
         find_broker=partial(holder, choice.data / "broker"),
     )
     for number in (signal.SIGINT, signal.SIGTERM):
