@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.simulate.lotus import Lotus
-from tests.parts import FAST, wait_for
+from tests.parts import FAST, own_port, wait_for
 from tests.secured import Secured, reachable_directory, telemetry
 
 WITH_DEBUG = (
@@ -185,6 +185,9 @@ def test_no_secret_shows_from_init_to_revoke(place: Path) -> None:
         for topic in reported:
             wait_for(lambda: listeners[1].of(topic), seconds=40, what=topic)  # noqa: B023  # waited for here
         chain.look()
+        port = ("--port", str(own_port(90)), "--miner", "f01234", "--name", "alone")
+        alone = chain.start("up", "--data", str(place / "alone"), *port)
+        wait_for(lambda: "connected as f01234._miner" in alone.read_text(), seconds=40, what=alone.read_text())
         chain.change()
         wait_for(lambda: log.read_text().count("get a new bundle") == 2, seconds=20, what="both are refused")
         chain.err()
