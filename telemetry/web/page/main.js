@@ -1,15 +1,15 @@
 // The page: it asks what fields there are, follows the miner that its address names, and draws once a frame.
 
-import { ApiError, get, post } from "./api.js";
-import { serverTime } from "./clock.js";
-import { icon, make, setAttribute, setClass, setText } from "./dom.js";
-import { setFields } from "./fields.js";
+import { ApiError, get, post } from "./data/api.js";
+import { serverTime } from "./data/clock.js";
+import { setFields } from "./data/fields.js";
+import { Live } from "./data/live.js";
+import { Mirror } from "./data/mirror.js";
+import { askForFrame, drawWith } from "./draw/frames.js";
+import { Shell } from "./draw/shell.js";
 import { formatClock } from "./format.js";
-import { askForFrame, drawWith } from "./frames.js";
-import { Live } from "./live.js";
-import { Mirror } from "./mirror.js";
 import { remember, remembered } from "./remembered.js";
-import { minerRoute, parseRoute, VIEWS } from "./route.js";
+import { minerRoute, parseRoute } from "./route.js";
 import { Events } from "./views/events.js";
 import { Fields } from "./views/fields.js";
 import { History } from "./views/history.js";
@@ -22,18 +22,19 @@ import { Queue } from "./views/queue.js";
 import { isChinese, language, setLanguage, word } from "./words.js";
 
 const MINERS_REFRESH = 10_000; // ms
-const SLEPT = 5_000;
 const FIRST_RETRY = 2_000;
+const SLEPT = 5_000;
 const VIEW_OF = { overview: Overview, queue: Queue, history: History, events: Events, quality: Quality, fields: Fields };
-const VIEW_WORD = { fields: "allFields" };
 const THEMES = ["light", "dark"];
 
 class Page {
   constructor() {
     this.mirror = null;
+    this.route = null;
     this.view = null;
     this.miners = { list: [] };
     this.broker = { isLost: false, since: 0 };
+    this.problem = null;
     this.user = null;
     this.scrolled = new Map();
     this.live = new Live({ take: (message) => this.take(message), mayOpen: () => this.isSignedIn(), onState: askForFrame });
@@ -41,7 +42,7 @@ class Page {
     setTheme(remembered("theme"));
     drawWith(() => this.draw());
     for (const event of ["scroll", "resize"]) addEventListener(event, askForFrame, { passive: true });
-    addEventListener("hashchange", (event) => this.follow(event.oldURL));
+    addEventListener("hashchange", (event) => this.view instanceof Login || this.follow(event.oldURL));
     addEventListener("keydown", (event) => this.press(event));
     setInterval(() => this.beat(), 1000);
     this.build();
@@ -55,15 +56,15 @@ class Page {
       await this.loadMiners();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      setText(this.notice, `${word("error")}: ${error.message}`);
-      this.notice.hidden = false;
+      this.problem = `${word("error")}: ${error.message}`;
+      askForFrame();
       setTimeout(() => this.start(), FIRST_RETRY);
       return;
     }
-    this.notice.hidden = true;
+    this.problem = null;
+    this.build();
     this.live.open();
     this.follow();
-    this.build();
     clearInterval(this.refreshing);
     this.refreshing = setInterval(() => document.hidden || this.loadMiners().catch(() => {}), MINERS_REFRESH);
   }
@@ -73,16 +74,22 @@ class Page {
     const { login, user } = await get("api/session");
     this.user = user;
     if (!login || user !== null) return true;
+    clearInterval(this.refreshing);
     this.live.close();
-    this.mirror = this.route = null;
-    this.show(new Login({ onSignedIn: () => this.start() }));
+    this.mirror = this.route = this.problem = null;
+    this.miners.list = [];
     this.build();
+    this.show(new Login({ onSignedIn: () => this.start() }));
     return false;
   }
 
+  async signOut() {
+    await post("logout").catch(() => {});
+    await this.isSignedIn();
+  }
+
   async loadMiners() {
-    const { miners } = await get("api/miners");
-    this.miners.list = miners;
+    this.miners.list = (await get("api/miners")).miners;
     this.writeMiners();
     askForFrame();
   }
@@ -90,51 +97,21 @@ class Page {
   // --- the frame around the views ---
 
   build() {
-    document.title = word("title");
-    this.choice = make("select", { "aria-label": word("chooseMiner"), onchange: () => (location.hash = minerRoute(this.choice.value)) });
-    this.tabs = VIEWS.map((view) => ({ view, link: make("a", {}, word(VIEW_WORD[view] ?? view)) }));
-    this.nav = make("nav", { "aria-label": word("views") }, this.tabs.map(({ link }) => link));
-    this.liveWord = make("span", { role: "status" });
-    this.liveTime = make("span.live-time");
-    this.light = make("span.live-state", {}, this.liveWord, this.liveTime);
-    const buttons = [
-      make("button", { type: "button", lang: isChinese() ? "en" : "zh-CN", "aria-label": word("languageLabel"), onclick: () => this.switchLanguage() }, word("language")),
-      make("button.theme", { type: "button", "aria-label": word("theme"), title: word("theme"), onclick: () => this.switchTheme() }, icon("theme")),
-    ];
-    if (this.user !== null) buttons.push(make("button", { type: "button", title: this.user, onclick: () => this.signOut() }, word("signOut")));
-    this.banner = make("div.banner", { role: "alert", hidden: true }, icon("warning"), (this.bannerText = make("span")));
-    this.notice = make("p.notice", { role: "status", hidden: true });
-    this.main = make("main", { id: "content" });
-    const top = make("header.top", {},
-      make("a.brand", { href: "#/" }, make("img", { src: "page/icon.svg", alt: "", width: 22, height: 22 }), make("span", {}, word("title"))),
-      make("label.miner-choice", {}, make("span.unseen", {}, word("miner")), this.choice), this.nav, make("div.top-end", {}, this.light, buttons));
-    this.writeTabs(this.route ?? { minerId: null });
-    this.light.hidden = this.view instanceof Login;
-    const skip = make("a.skip", { href: "#content", onclick: (event) => (event.preventDefault(), this.focusHeading()) }, word("skip"));
-    document.body.replaceChildren(skip, top, this.banner, this.notice, this.main, make("footer", {}, make("span", {}, word("keys"))));
+    this.shell = new Shell(this.user, {
+      onLanguage: () => this.switchLanguage(),
+      onTheme: () => this.switchTheme(),
+      onSignOut: () => this.signOut(),
+      onSkip: () => this.focusHeading(),
+    });
+    this.shell.setRoute(this.route);
     this.writeMiners();
-    if (this.view) this.main.append(this.view.element);
+    document.title = word("title");
     askForFrame();
   }
 
   writeMiners() {
     const ids = this.miners.list.map(({ minerId }) => minerId);
-    const current = this.mirror?.minerId;
-    if (current && !ids.includes(current)) ids.push(current);
-    if (this.choice.dataset.ids !== ids.join()) {
-      this.choice.dataset.ids = ids.join();
-      this.choice.replaceChildren(...(current ? [] : [make("option", { value: "" }, word("miners"))]), ...ids.map((id) => make("option", { value: id }, id)));
-    }
-    this.choice.value = current ?? "";
-    this.choice.parentElement.hidden = ids.length === 0;
-  }
-
-  writeTabs({ minerId, host, view }) {
-    this.nav.hidden = minerId === null;
-    for (const { view: name, link } of this.tabs) {
-      link.href = minerId ? minerRoute(minerId, name) : "#/";
-      setAttribute(link, "aria-current", name === view && host === null ? "page" : null);
-    }
+    this.shell.setMiners(ids, this.mirror?.minerId ?? null);
   }
 
   switchLanguage() {
@@ -144,8 +121,8 @@ class Page {
   }
 
   switchTheme() {
-    const isDark = getComputedStyle(document.documentElement).colorScheme === "dark"
-      || (getComputedStyle(document.documentElement).colorScheme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
+    const { colorScheme } = getComputedStyle(document.documentElement);
+    const isDark = THEMES.includes(colorScheme) ? colorScheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     remember("theme", isDark ? "light" : "dark");
     setTheme(remembered("theme"));
     this.rebuild();
@@ -161,15 +138,9 @@ class Page {
     scrollTo(0, scrollY);
   }
 
-  async signOut() {
-    await post("logout").catch(() => {});
-    this.isSignedIn();
-  }
-
   // --- where we are ---
 
   follow(formerUrl) {
-    if (formerUrl && this.view instanceof Login) return;
     if (formerUrl) this.scrolled.set(new URL(formerUrl).hash, scrollY);
     const route = parseRoute(location.hash);
     if (route.minerId === null && this.miners.list.length === 1) {
@@ -181,8 +152,9 @@ class Page {
       this.live.follow(route.minerId);
     }
     this.route = route;
+    this.problem = null;
     document.title = [route.host, route.minerId, word("title")].filter(Boolean).join(" · ");
-    this.writeTabs(route);
+    this.shell.setRoute(route);
     this.writeMiners();
     this.show(this.viewOf(route));
     if (!formerUrl) return;
@@ -201,18 +173,18 @@ class Page {
   show(view) {
     this.view?.end();
     this.view = view;
-    this.main.replaceChildren(view.element);
+    this.shell.main.replaceChildren(view.element);
     askForFrame();
   }
 
   focusHeading() {
-    this.main.querySelector("h1")?.focus({ preventScroll: true });
+    this.shell.main.querySelector("h1")?.focus({ preventScroll: true });
   }
 
   press(event) {
     const isTyping = event.target.closest?.("input, select, textarea");
     if (event.key === "/" && !isTyping) {
-      const filter = this.main.querySelector("[data-filter]");
+      const filter = this.shell.main.querySelector("[data-filter]");
       if (filter) event.preventDefault();
       filter?.focus();
     } else if (event.key === "Escape" && isTyping?.value && isTyping.type === "search") {
@@ -225,47 +197,43 @@ class Page {
 
   // --- what comes in ---
 
-  beat() {
-    // The machine slept where its clock moved on and the browser's did not: then ages are too short, until we hear again.
-    const apart = Date.now() - performance.now();
-    if (this.apart !== undefined && apart - this.apart > SLEPT && this.live.state === "live") this.live.lose();
-    this.apart = apart;
+  take(message) {
+    if (message.broker) this.broker = { isLost: message.broker === "lost", since: message.time };
+    else if (message.error) this.problem = `${word("error")}: ${message.error}`;
+    else if (message.snapshot && message.snapshot === this.mirror?.minerId) this.mirror.takeSnapshot(message);
+    else if (message.change && message.change === this.mirror?.minerId) this.mirror.takeChanges(message.records);
     askForFrame();
   }
 
-  take(message) {
-    if (message.broker) this.broker = { isLost: message.broker === "lost", since: message.time, reason: message.reason };
-    else if (message.snapshot && message.snapshot === this.mirror?.minerId) this.mirror.takeSnapshot(message);
-    else if (message.change && message.change === this.mirror?.minerId) this.mirror.takeChanges(message.records);
+  beat() {
+    // The machine slept where its clock moved on and the browser's did not: then ages are too short, until we hear again.
+    const apart = Date.now() - performance.now();
+    if (apart - (this.apart ?? apart) > SLEPT && this.live.state === "live") this.live.lose();
+    this.apart = apart;
     askForFrame();
   }
 
   draw() {
     const now = serverTime();
     this.drawConnection(now);
-    if (this.route?.minerId && this.mirror?.hasSnapshot) this.drawAbsence();
+    this.shell.setNotice(this.problem ?? this.absence());
     if (this.view && (now || this.view instanceof Login)) this.view.draw(now);
   }
 
-  drawAbsence() {
+  // That nothing is known of what the address names, once that is known.
+  absence() {
+    if (!this.route?.minerId || !this.mirror.hasSnapshot) return null;
     const { minerId, host } = this.route;
     const isAbsent = this.mirror.records.size === 0 || (host !== null && !this.mirror.records.has(host));
-    if (isAbsent) setText(this.notice, word("noSuchMiner", { name: host ?? minerId }));
-    this.notice.hidden = !isAbsent;
+    return isAbsent ? word("noSuchMiner", { name: host ?? minerId }) : null;
   }
 
   drawConnection(now) {
     const { state, heard } = this.live;
-    const isCut = state === "cut";
     const { isLost, since } = this.broker;
-    const name = state === "live" && isLost ? "brokerLost" : state;
-    setText(this.liveWord, word(name));
-    setText(this.liveTime, name === "live" ? formatClock(now) : "");
-    setClass(this.light, `live-state ${name}`);
-    const isDated = isCut || isLost;
-    this.banner.hidden = !isDated;
-    document.body.classList.toggle("dated", isDated);
-    if (isDated) setText(this.bannerText, isCut ? word("cutBanner", { time: heard ? formatClock(heard) : "–" }) : word("brokerBanner", { time: formatClock(since) }));
+    if (state === "cut") this.shell.setConnection("cut", now, word("cutBanner", { time: heard ? formatClock(heard) : "–" }));
+    else if (isLost) this.shell.setConnection("brokerLost", now, word("brokerBanner", { time: formatClock(since) }));
+    else this.shell.setConnection(state, now, null);
   }
 }
 
@@ -274,5 +242,4 @@ function setTheme(theme) {
   else delete document.documentElement.dataset.theme;
 }
 
-const page = new Page();
-page.start();
+new Page().start();

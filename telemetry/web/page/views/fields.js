@@ -1,7 +1,7 @@
 // Every field of a miner's own record.
 
-import { make } from "../dom.js";
-import { FieldTable } from "../field-table.js";
+import { make } from "../draw/dom.js";
+import { FieldTable } from "../panels/field-table.js";
 import { word } from "../words.js";
 
 export class Fields {

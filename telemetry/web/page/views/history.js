@@ -1,7 +1,7 @@
 // A miner's own fields over time.
 
-import { make } from "../dom.js";
-import { Plots } from "../plots.js";
+import { make } from "../draw/dom.js";
+import { Plots } from "../draw/plots.js";
 import { word } from "../words.js";
 
 const groups = () => [

@@ -1,16 +1,16 @@
 // One host: how it is, its plots, cards, disks and network, its jobs, its events, and every field.
 
-import { icon, make, setClass, setText } from "../dom.js";
-import { FieldTable } from "../field-table.js";
-import { fieldOf, meaning } from "../fields.js";
+import { fieldOf, meaning } from "../data/fields.js";
+import { ageLevel, level, LEVEL_CLASS, memoryShare, overdueTasks } from "../data/judge.js";
+import { icon, make, setClass, setText } from "../draw/dom.js";
+import { Plots } from "../draw/plots.js";
+import { bar, panel, setDated, stateChip, tile } from "../draw/tiles.js";
 import { formatAge, formatMoment, formatNumber } from "../format.js";
-import { ageLevel, level, LEVEL_CLASS, memoryShare, overdueTasks } from "../judge.js";
-import { Plots } from "../plots.js";
+import { EventPanel } from "../panels/events.js";
+import { FieldTable } from "../panels/field-table.js";
+import { QueuePanel } from "../panels/queue.js";
 import { minerRoute } from "../route.js";
-import { bar, panel, setDated, stateChip, tile } from "../tiles.js";
 import { word } from "../words.js";
-import { EventPanel } from "./events.js";
-import { QueuePanel } from "./queue.js";
 
 const SECOND = 1000;
 

@@ -1,7 +1,7 @@
 // The form that asks for a viewer's credentials, where the server wants them.
 
-import { ApiError, post } from "../api.js";
-import { make, setText } from "../dom.js";
+import { ApiError, post } from "../data/api.js";
+import { make, setText } from "../draw/dom.js";
 import { word } from "../words.js";
 
 export class Login {

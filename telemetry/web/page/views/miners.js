@@ -1,12 +1,12 @@
 // All miners that the viewer may see, a row each.
 
-import { make } from "../dom.js";
-import { fieldOf, meaning } from "../fields.js";
+import { fieldOf, meaning } from "../data/fields.js";
+import { BAD, FINE, WARNING } from "../data/judge.js";
+import { make } from "../draw/dom.js";
+import { Grid } from "../draw/grid.js";
+import { panel, readingCell } from "../draw/tiles.js";
 import { formatAge, formatNumber } from "../format.js";
-import { Grid } from "../grid.js";
-import { BAD, FINE, WARNING } from "../judge.js";
 import { minerRoute } from "../route.js";
-import { panel, readingCell } from "../tiles.js";
 import { compareNames, word } from "../words.js";
 
 const number = (name, label, width, level = () => FINE, more = {}) => ({

@@ -1,10 +1,10 @@
 // A miner at a glance: its head, the sealing pipeline, jobs by kind, and its hosts.
 
-import { make } from "../dom.js";
-import { FleetPanel } from "../fleet.js";
-import { Jobs } from "../jobs.js";
-import { Pipeline } from "../pipeline.js";
-import { Summary } from "../summary.js";
+import { make } from "../draw/dom.js";
+import { FleetPanel } from "../panels/fleet.js";
+import { Jobs } from "../panels/jobs.js";
+import { Pipeline } from "../panels/pipeline.js";
+import { Summary } from "../panels/summary.js";
 
 const SECOND = 1000;
 

@@ -1,14 +1,14 @@
 // How far what is shown can be trusted: gaps that were repaired, what was lost, who is silent.
 
-import { get } from "../api.js";
-import { make, setText } from "../dom.js";
+import { get } from "../data/api.js";
+import { fieldsOf } from "../data/fields.js";
+import { BAD, FINE, WARNING } from "../data/judge.js";
+import { make, setText } from "../draw/dom.js";
+import { askForFrame } from "../draw/frames.js";
+import { Grid } from "../draw/grid.js";
+import { panel, readingCell, stateCell, tile } from "../draw/tiles.js";
 import { formatAge, formatNumber } from "../format.js";
-import { fieldsOf } from "../fields.js";
-import { askForFrame } from "../frames.js";
-import { Grid } from "../grid.js";
-import { BAD, FINE, WARNING } from "../judge.js";
 import { hostRoute } from "../route.js";
-import { panel, readingCell, stateCell, tile } from "../tiles.js";
 import { compareNames, word } from "../words.js";
 
 const REFRESH = 10_000; // ms

@@ -1,15 +1,15 @@
 // The hosts of a miner, a row each, those with problems first.
 
-import { make, setText } from "./dom.js";
-import { fieldOf, meaning } from "./fields.js";
-import { formatAge, formatNumber } from "./format.js";
-import { askForFrame } from "./frames.js";
+import { fieldOf, meaning } from "../data/fields.js";
+import { ageLevel, attention, FINE, isProblem, level, memoryShare, overdueTasks, STATES, taskLevel, WARNING } from "../data/judge.js";
+import { make, setText } from "../draw/dom.js";
+import { askForFrame } from "../draw/frames.js";
+import { Grid } from "../draw/grid.js";
+import { bar, panel, readingCell, stateCell } from "../draw/tiles.js";
+import { formatAge, formatNumber } from "../format.js";
+import { hostRoute } from "../route.js";
+import { compareNames, word } from "../words.js";
 import { FleetMap } from "./fleet-map.js";
-import { Grid } from "./grid.js";
-import { ageLevel, attention, FINE, isProblem, level, memoryShare, overdueTasks, STATES, taskLevel, WARNING } from "./judge.js";
-import { hostRoute } from "./route.js";
-import { bar, panel, readingCell, stateCell } from "./tiles.js";
-import { compareNames, word } from "./words.js";
 
 const number = (value, unit, digits) => (value === undefined ? "–" : formatNumber(value, unit, digits));
 

@@ -1,10 +1,10 @@
 // Every field of a record with its value and what it means. A new field needs nothing here.
 
-import { make, setText } from "./dom.js";
-import { fieldsOf, meaning } from "./fields.js";
-import { formatValue } from "./format.js";
-import { panel, table } from "./tiles.js";
-import { word } from "./words.js";
+import { fieldsOf, meaning } from "../data/fields.js";
+import { make, setText } from "../draw/dom.js";
+import { panel, table } from "../draw/tiles.js";
+import { formatValue } from "../format.js";
+import { word } from "../words.js";
 
 /** The panel of all fields of a record; `recordName` is minerInfo or workerInfo. */
 export class FieldTable {

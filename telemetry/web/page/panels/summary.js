@@ -1,11 +1,11 @@
 // The head of a miner's page: its power, balances, faults, chain and deadline.
 
-import { icon, make, setClass, setShare, setText } from "./dom.js";
-import { fieldOf, meaning, shown } from "./fields.js";
-import { formatAge, formatNumber } from "./format.js";
-import { ageLevel, BAD, FINE, LEVEL_CLASS, WARNING } from "./judge.js";
-import { stateChip, setDated, tile } from "./tiles.js";
-import { word } from "./words.js";
+import { fieldOf, meaning, shown } from "../data/fields.js";
+import { ageLevel, BAD, FINE, LEVEL_CLASS, WARNING } from "../data/judge.js";
+import { icon, make, setClass, setShare, setText } from "../draw/dom.js";
+import { stateChip, setDated, tile } from "../draw/tiles.js";
+import { formatAge, formatNumber } from "../format.js";
+import { word } from "../words.js";
 
 const EPOCH = 30_000; // ms, on Filecoin's main net
 const SYNCED = 4; // epochs that a synced node's head may be behind (telemetry/records.py, chainBehind)

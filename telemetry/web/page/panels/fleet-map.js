@@ -1,10 +1,10 @@
 // All hosts at a glance, a square each, always in the same place: its shade is the load, its sign what is wrong.
 
-import { colours } from "./colours.js";
-import { make, setAttribute, setText } from "./dom.js";
-import { formatNumber } from "./format.js";
-import { isProblem } from "./judge.js";
-import { compareNames, word } from "./words.js";
+import { isProblem } from "../data/judge.js";
+import { colours } from "../draw/colours.js";
+import { make, setAttribute, setText } from "../draw/dom.js";
+import { formatNumber } from "../format.js";
+import { compareNames, word } from "../words.js";
 
 /** With fewer hosts than these the rows say as much. */
 export const LEAST_HOSTS = 60;

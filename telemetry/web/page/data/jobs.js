@@ -1,13 +1,10 @@
-// Jobs by kind of task: how many run and wait, and which hosts that could do one have none.
+// The jobs of a miner's hosts: one by one, and by kind.
 
-import { make, setText } from "./dom.js";
-import { formatAge } from "./format.js";
-import { panel, table } from "./tiles.js";
-import { compareNames, word } from "./words.js";
+import { compareNames } from "../words.js";
 
 const OTHER = "UNK"; // telemetry/sources/lotus/tasks.py
 
-/** A job: `host` is null where the scheduler gave it to none yet; `elapsed` in ms, where its start is known. */
+/** A job: `host` is null where the scheduler gave it to none yet; `start` in Unix ms, where it is known. */
 export function jobsOf(mirror) {
   const jobs = [];
   const add = (host, entry, state) => jobs.push({ host, state: entry.state ?? state, ...entry });
@@ -24,8 +21,8 @@ export const kindOf = (job) => (job.taskShort === OTHER ? job.task || OTHER : jo
 
 const isRunning = (job) => job.state === "running" || job.state === "ret-wait";
 
-/** Kinds of jobs with their counts, those that a host accepts first in the order in which they were met. */
-function kinds(mirror, now) {
+/** The kinds of jobs that there are or that a host accepts, in the order of a sector's way. `now`: the server's time. */
+export function kindsOf(mirror, now) {
   const found = new Map();
   const kind = (task) => {
     if (!found.has(task)) found.set(task, { task, running: 0, waiting: 0, overdue: 0, times: [], able: 0, busy: new Set() });
@@ -52,31 +49,3 @@ const WAY = ["addpiece", "precommit/1", "precommit/2", "commit/1", "commit/2", "
   "provereplicaupdate/2", "finalize/replicaupdate", "download/sector", "fetch", "unseal", "regensectorkey", "datacid"].map((name) => `seal/v0/${name}`);
 
 const order = ({ task }) => (WAY.indexOf(task) + 1 || WAY.length + 1);
-
-const shortened = (task) => task.replace(/^\w+\/v\d+\//, "");
-
-/** The panel of a miner's jobs by kind. */
-export class Jobs {
-  constructor() {
-    this.names = new Map(); // short ones, as jobs told them
-    this.note = make("span.panel-note");
-    const headings = ["task", "kind", "runs", "waits", "overdue", "idleHosts", "longest", "meanTime"].map((name) => word(name));
-    this.table = table(headings, { numbers: [2, 3, 4, 5, 6, 7], label: word("jobs"), empty: word("noJobs") });
-    this.element = panel("jobs", word("jobs"), this.note, this.table.element);
-  }
-
-  draw(mirror, now) {
-    for (const job of jobsOf(mirror)) if (kindOf(job) !== job.task) this.names.set(job.task, kindOf(job));
-    const rows = kinds(mirror, now).filter((kind) => kind.running || kind.waiting || kind.able);
-    this.table.set(rows.map((kind) => this.row(kind)));
-    const returned = mirror.miner?.fields.returnedTasks;
-    setText(this.note, returned ? word("returned", { n: returned }) : "");
-  }
-
-  row({ task, running, waiting, overdue, times, able, busy }) {
-    const mean = times.reduce((sum, time) => sum + time, 0) / times.length;
-    const idle = able - busy.size;
-    return [this.names.get(task) ?? "–", shortened(task), String(running), String(waiting), overdue ? `⚠ ${overdue}` : "0", able ? `${Math.max(0, idle)} ${word("ofHosts", { n: able })}` : "–",
-      times.length ? formatAge(Math.max(...times)) : "–", times.length ? formatAge(mean) : "–"];
-  }
-}

@@ -3,10 +3,10 @@
 // A column is {name, label, width (px), share (of spare width), priority (low ones are left out first), isNumber, isNarrow
 // (shown on a phone, there without its label if isPlain), sort(item) -> number or string, and text(item, now) or make(cell) -> fill(item, now)}.
 
-import { serverTime } from "./clock.js";
+import { serverTime } from "../data/clock.js";
+import { compareNames, word } from "../words.js";
 import { make, setAttribute, setText } from "./dom.js";
 import { askForFrame } from "./frames.js";
-import { compareNames, word } from "./words.js";
 
 const ROW_HEIGHT = 30;
 const SPARE_ROWS = 6;

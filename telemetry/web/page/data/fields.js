@@ -1,7 +1,7 @@
 // The declaration of the fields, as the server tells it: names, units, meanings. A new field needs nothing here.
 
-import { formatValue } from "./format.js";
-import { isChinese } from "./words.js";
+import { formatValue } from "../format.js";
+import { isChinese } from "../words.js";
 
 const records = { minerInfo: new Map(), workerInfo: new Map() };
 

@@ -1,13 +1,13 @@
 // Plots of fields over time: what the database has of a range, and then each change as it comes.
 
-import { ApiError, get } from "./api.js";
+import { ApiError, get } from "../data/api.js";
+import { fieldOf, fieldsOf, isPlottable, meaning } from "../data/fields.js";
+import { formatClock, formatMoment, formatNumber } from "../format.js";
+import { remember, remembered } from "../remembered.js";
+import { isChinese, word } from "../words.js";
 import { colours } from "./colours.js";
 import { make, setText } from "./dom.js";
-import { fieldOf, fieldsOf, isPlottable, meaning } from "./fields.js";
-import { formatClock, formatMoment, formatNumber } from "./format.js";
-import { remember, remembered } from "./remembered.js";
 import { panel } from "./tiles.js";
-import { isChinese, word } from "./words.js";
 
 // Each range: its length in seconds, and whether changes are drawn as they come.
 const RANGES = { "15m": [900, true], "1h": [3600, true], "24h": [86_400, false], "7d": [604_800, false], "30d": [2_592_000, false] };

@@ -1,10 +1,10 @@
 // The sectors by sealing state, gathered into the stages of the way to Proving. A state that no stage names is shown as other.
 
-import { make, setClass, setShare, setText } from "./dom.js";
-import { fieldOf, meaning } from "./fields.js";
-import { formatNumber } from "./format.js";
-import { panel } from "./tiles.js";
-import { compareNames, word } from "./words.js";
+import { fieldOf, meaning } from "../data/fields.js";
+import { make, setClass, setShare, setText } from "../draw/dom.js";
+import { panel } from "../draw/tiles.js";
+import { formatNumber } from "../format.js";
+import { compareNames, word } from "../words.js";
 
 // The names are those of Lotus (storage/pipeline/sector_state.go), in the order of the way.
 const STAGES = [

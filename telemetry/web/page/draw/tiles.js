@@ -1,8 +1,8 @@
 // Small parts of which panels are made: a tile with one reading, a chip with a state, a bar, a panel with its heading.
 
+import { LEVEL_CLASS } from "../data/judge.js";
+import { word } from "../words.js";
 import { icon, make, setAttribute, setClass, setShare, setText } from "./dom.js";
-import { LEVEL_CLASS } from "./judge.js";
-import { word } from "./words.js";
 
 /** A panel: a section with a heading, beside which `more` stands. */
 export function panel(name, title, more = [], ...content) {
