@@ -47,8 +47,12 @@ def _formatter(part: str, chosen: Log) -> logging.Formatter:
 def _form_of_reader() -> str:
     if sys.stderr.isatty():
         return "text"
+    try:
+        stream = os.fstat(sys.stderr.fileno())
+    except OSError:
+        # No file: whoever has replaced it looks at it himself.
+        return "text"
     # systemd says where it has connected standard error to; a child whose own goes elsewhere has inherited that.
-    stream = os.fstat(sys.stderr.fileno())
     return "journal" if os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}" else "json"
 
 

@@ -250,3 +250,16 @@ def test_an_interval_that_is_set_is_the_rate_that_is_seen(
     # The machine may be late, by a little more than a tick of the aggregator, but never early.
     assert 0.7 * short < gaps[0] < short + 0.6
     assert 0.7 * long < gaps[1] < long + 0.8
+
+
+def test_an_agent_that_is_ended_while_it_samples_says_nothing_of_it(tmp_path: Path) -> None:
+    quiet = {"TELEMETRY_LOG_LEVEL": "error"}
+    for number in range(4):
+        place = tmp_path / str(number)
+        place.mkdir()
+        agent = Process(
+            place, "agent", "--data", str(place), "--broker", "mqtt://127.0.0.1:1", environment=quiet
+        ).start()
+        wait_for(lambda place=place: list(place.glob("agent/*.spool/*")), seconds=15, what="its first sample")  # type: ignore[misc]
+        assert agent.terminate() == 0
+        assert agent.text == ""

@@ -136,7 +136,7 @@ def test_two_agents_of_one_name_both_say_so_and_one_waits_until_the_other_is_gon
         assert _state(listener) == "online"
         assert first.terminate() == 0
         wait_for(lambda: "taking its place" in other.text, seconds=20, what=f"the place is free: {other.text}")
-        wait_for(lambda: other.text.rstrip().endswith("connected as f01234.seal01"), seconds=10, what=other.text)
+        wait_for(lambda: "connected as f01234.seal01" in other.text.splitlines()[-1], seconds=10, what=other.text)
         _wait_for_state(listener, "online", seconds=10, agent=other)
     finally:
         other.end()
