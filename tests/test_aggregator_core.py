@@ -1,6 +1,7 @@
 """The aggregator's core without broker, database or clock: what it does with messages and with time."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from math import inf
@@ -862,3 +863,23 @@ def test_a_miners_agent_cannot_name_hosts_without_end(bench: Bench) -> None:
     assert f"f01234 has {MOST_HOSTS} hosts already" in bench.core.take_batch().rejected[-1].reason
     bench.change(1, owner=Owner.TASKS, record=RecordKey("f09", "h1"), runningTasks=1)
     assert bench.core.metrics()["records"] == MOST_HOSTS + 1
+
+
+def test_intervals_that_became_shorter_hold_for_what_waits_already(bench: Bench) -> None:
+    bench.presence(PresenceState.ONLINE)
+    bench.report_whole(diskR=1)
+    bench.let(1)
+    bench.change(2, diskR=2)
+    bench.let(1)
+    shown = len(bench.snapshots())
+    bench.core.retune(replace(INTERVALS, snapshot=1, refresh=20, acknowledge=2, stale=10), bench.now)
+    bench.let(1)
+    assert len(bench.snapshots()) == shown + 1, "the change that waited for the end of 5 s"
+    bench.let(2)
+    acks = [decode_ack(one.payload) for _, one in bench.published if one.topic == TOPICS.ack(AGENT, "main")]
+    assert acks[-1].position == Position(EPOCH, 2)
+    bench.let(7)
+    assert bench.snapshot().values["netState"] == "stale"
+    at = bench.when(TOPICS.snapshot(HOST))
+    bench.let(45)
+    assert all(later - earlier <= 20.5 for earlier, later in pairwise(bench.when(TOPICS.snapshot(HOST))[len(at) - 1 :]))

@@ -1,6 +1,11 @@
 """A round of samples belongs to one worker at a time."""
 
-from telemetry.agent.sampler import Sampled, Samples, _Round
+import queue
+from dataclasses import replace
+
+from telemetry.agent.plans import retimed
+from telemetry.agent.sampler import Plan, Sampled, Sampler, Samples, _Round
+from telemetry.config import read_settings
 from telemetry.sources import Reading, Source
 
 
@@ -51,3 +56,27 @@ def test_what_held_up_the_others_is_delivered_alone_and_the_rest_by_the_next_wor
     assert _names(one.samples) == ["b"]
     assert [_names(samples) for samples in late] == [["slow"]]
     assert one.pass_on() is None, "it is done"
+
+
+def test_sources_that_are_sampled_at_other_intervals_stay_the_same_and_come_no_later() -> None:
+    source = _Named("disks")
+    # What a miner's source has besides stays in proportion to how often Lotus is looked at.
+    retry = Plan(source=_Named("queues"), interval=30, deadline=9, second=30, retry=30)
+    plans = [Plan(source=source, interval=60, deadline=7), retry]
+    settings = read_settings(
+        text="[intervals]\nqueues = 5\n[sources.disks]\ninterval = 2\ndeadline = 1\n", environ={}, options={}
+    )
+    disks, queues = retimed(plans, settings)
+    assert disks.source is source
+    assert (disks.interval, disks.deadline, disks.tick) == (2, 7, 2)
+    assert (queues.interval, queues.retry, queues.tick) == (5, 5, 5)
+
+    taken: queue.SimpleQueue[Samples] = queue.SimpleQueue()
+    sampler = Sampler(plans, taken.put)
+    sampler.start()
+    seen = [name for _ in range(2) for name in _names(taken.get(timeout=10))]
+    assert sorted(set(seen)) == ["disks", "queues"]
+    sampler.retime([replace(disks, interval=0.05), queues])
+    while seen.count("disks") < 10:
+        seen += _names(taken.get(timeout=10))
+    sampler.stop()
