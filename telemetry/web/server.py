@@ -48,6 +48,7 @@ def serve(site: Site, sock: socket.socket, tls: ssl.SSLContext | None, is_stoppe
     config = uvicorn.Config(
         site.app(),
         http="h11",
+        # The one of uvicorn's that waits for a slow browser, and can refuse with a status: see docs/decisions.md.
         ws="websockets-sansio",
         loop="asyncio",
         lifespan="on",
