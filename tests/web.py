@@ -84,8 +84,9 @@ class Browser:
     async def closed(self) -> int:
         """Take in messages until the connection is closed; with which code."""
         try:
-            while True:
-                await self.take()
+            async with asyncio.timeout(30):
+                while True:
+                    await self.take()
         except ConnectionClosed as closed:
             assert closed.rcvd is not None
             return closed.rcvd.code
