@@ -1,7 +1,7 @@
 // Jobs by kind of task: how many run and wait, and how many of the hosts that could do one have none.
 
 import { jobsOf, kindOf, kindsOf } from "../data/jobs.js";
-import { setText } from "../draw/dom.js";
+import { make, setText } from "../draw/dom.js";
 import { panel, table } from "../draw/tiles.js";
 import { formatAge } from "../format.js";
 import { word } from "../words.js";
