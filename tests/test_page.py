@@ -129,9 +129,20 @@ def opened(chromium: Browser, site: Site) -> Iterator[Opened]:
     one.close()
 
 
+@pytest.fixture(scope="module")
+def watching(chromium: Browser, site: Site) -> Iterator[Opened]:
+    one = Opened(chromium, f"{site.web.url}/#/{MINER}")
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def page(opened: Opened) -> Page:
-    return opened.page
+def page(watching: Opened) -> Page:
+    """A page that is open all the time, at the miner's overview."""
+    _go(watching.page, "?fields")
+    _go(watching.page, "")
+    expect(_row(watching.page, "seal01")).to_be_visible(timeout=30_000)
+    return watching.page
 
 
 def _until(page: Page, condition: Callable[[], bool], what: str) -> None:
@@ -358,7 +369,8 @@ def test_axe_finds_no_serious_fault(chromium: Browser, site: Site, scheme: Color
     one.close()
 
 
-def test_it_speaks_chinese_and_remembers_it(page: Page) -> None:
+def test_it_speaks_chinese_and_remembers_it(opened: Opened) -> None:
+    page = opened.page
     page.get_by_role("button", name="切换到中文").click()
     expect(page.get_by_role("heading", level=2, name="封装流水线")).to_be_visible()
     expect(_cell(page, "seal01", "state")).to_have_text("在线")
