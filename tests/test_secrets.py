@@ -53,10 +53,11 @@ class Processes:
             for process in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
                     command = (process / "cmdline").read_text(errors="replace")
-                    if command not in self.seen and "telemetry" in command:
+                    is_new = command not in self.seen
+                    self.seen.add(command)
+                    if is_new and "telemetry" in command:
                         environment = (process / "environ").read_text(errors="replace").split("\0")
                         self.seen |= {one for one in environment if "API_INFO=" not in one}
-                    self.seen.add(command)
 
 
 @pytest.fixture
