@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def is_installed() -> bool:
     """Whether the libraries of the extra `web` are there."""
-    return all(map(find_spec, ("starlette", "uvicorn", "websockets")))
+    return all(map(find_spec, ("starlette", "uvicorn", "websockets", "prometheus_client")))
 
 
 def _require_users(choice: Chosen) -> None:
