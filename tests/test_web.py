@@ -41,7 +41,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     (place / "fast.toml").write_text(FAST)
     broker = Broker(place).start()
     common = ("--broker", broker.url, "--config", str(place / "fast.toml"), "--data", str(place))
-    parts = [Process(place, "aggregator", *common), Process(place, "simulate", *common, "--hosts", "3")]
+    # In Lotus' own time no host joins while these tests run.
+    fleet = ("simulate", *common, "--hosts", "3", "--speed", "1")
+    parts = [Process(place, "aggregator", *common), Process(place, *fleet)]
     for part in parts:
         part.start()
     server = Web(place, *common).start()
