@@ -180,7 +180,7 @@ def _ups(place: Path) -> Iterator[StartUp]:
 
     def start(*, data: Path | None = None, is_fast: bool = True, names_port: bool = True, **options: Any) -> Up:
         settings = ["--config", str(place / "fast.toml")] if is_fast else []
-        port = ["--port", str(_unused_port()), "--web-port", str(own_port(50))] if names_port else []
+        port = ["--port", str(_unused_port()), "--web-port", str(own_port(38))] if names_port else []
         started.append(Up(place, data or place / "data", *settings, *port, **options))
         return started[-1]
 

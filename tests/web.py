@@ -22,7 +22,7 @@ class Web:
     """`telemetry web` on a free port."""
 
     def __init__(self, place: Path, *options: str, scheme: str = "http", **client: Any) -> None:
-        self.port = own_port(50)
+        self.port = own_port(38)
         self.url = f"{scheme}://127.0.0.1:{self.port}"
         self.process = Process(place, "web", "--port", str(self.port), *options)
         self.client = httpx.Client(base_url=self.url, timeout=30, **client)
