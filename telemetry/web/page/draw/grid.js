@@ -25,7 +25,8 @@ export class Grid {
     this.items = [];
     this.rows = new Map();
     this.spare = [];
-    this.isStale = true;
+    this.sorted = [];
+    this.placed = null; // the items that stand in `sorted`
     this.sortedAt = 0;
     this.timer = null;
     this.activeKey = null;
@@ -49,7 +50,6 @@ export class Grid {
   /** Say what is to be shown; it is sorted with the next frame. `isOther`: other items, not the same with other values. */
   setItems(items, isOther = false) {
     this.items = items;
-    this.isStale = true;
     if (isOther) this.sortedAt = 0;
   }
 
@@ -127,21 +127,31 @@ export class Grid {
   }
 
   sort() {
-    const now = performance.now();
-    if (!this.isStale && this.sorted) return;
-    if (this.sorted && this.sortedAt && now - this.sortedAt < RESORT && this.sorted.length === this.items.length) {
-      // The same rows in the places that they have, with their new values.
-      const byKey = new Map(this.items.map((item) => [this.keyOf(item), item]));
-      const same = this.sorted.map((item) => byKey.get(this.keyOf(item)));
-      if (!same.includes(undefined)) {
-        this.sorted = same;
-        this.timer ??= setTimeout(() => ((this.timer = null), askForFrame()), RESORT);
-        return;
-      }
+    if (this.placed === this.items) return;
+    if (this.sortedAt && performance.now() - this.sortedAt < RESORT && this.keepPlaces()) {
+      this.timer ??= setTimeout(() => this.resort(), RESORT);
+      return;
     }
-    this.isStale = false;
-    this.sortedAt = now;
+    this.sortedAt = performance.now();
+    this.placed = this.items;
     this.sorted = [...this.items].sort(this.comparison());
+  }
+
+  // The same rows in the places that they have, with their new values; whether they are the same.
+  keepPlaces() {
+    if (this.sorted.length !== this.items.length) return false;
+    const byKey = new Map(this.items.map((item) => [this.keyOf(item), item]));
+    const same = this.sorted.map((item) => byKey.get(this.keyOf(item)));
+    if (same.includes(undefined)) return false;
+    this.sorted = same;
+    this.placed = this.items;
+    return true;
+  }
+
+  resort() {
+    this.timer = null;
+    this.placed = null;
+    askForFrame();
   }
 
   comparison() {
@@ -159,8 +169,8 @@ export class Grid {
     else if (this.sorting?.column !== name) this.sorting = { column: name, isDescending: first };
     else if (this.sorting.isDescending === first) this.sorting = { column: name, isDescending: !first };
     else this.sorting = null;
-    this.isStale = true;
     this.sortedAt = 0;
+    this.placed = null;
     this.markSorting();
     askForFrame();
   }
@@ -213,7 +223,7 @@ export class Grid {
 
   /** Bring a row into view and give it the focus. */
   goTo(index) {
-    if (!this.sorted?.length) return;
+    if (!this.sorted.length) return;
     this.activeKey = this.keyOf(this.sorted[index]);
     const top = this.body.getBoundingClientRect().top + index * this.rowHeight;
     const above = this.head.getBoundingClientRect().bottom;
