@@ -46,6 +46,9 @@ def _fields(_: Request) -> Answer:
 
 def _described(field: Field) -> Answer:
     told = _named(field) | {"type": type_name(field.type), "owner": field.owner.value}
+    if (limits := field.thresholds) is not None:
+        critical = {} if limits.critical is None else {"critical": limits.critical}
+        told["thresholds"] = {"warning": limits.warning} | critical
     if isinstance(field.type, ObjectList):
         return told | {"members": [_named(one) | {"type": one.type.value} for one in field.type.members]}
     return told
@@ -240,6 +243,7 @@ def _since(usual: str) -> Parameter:
 
 _TIME: Schema = {"type": "integer", "description": "Unix time in milliseconds."}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
+_NUMBER: Schema = {"type": "number"}
 _TEXT: Schema = {"type": "string"}
 
 
@@ -257,7 +261,8 @@ _MINER_RECORD, _WORKER_RECORD = shown_record(MINER_INFO), shown_record(WORKER_IN
 _DESCRIBED = _object({
     "name": _TEXT, "type": _TEXT, "unit": _TEXT, "owner": _TEXT, "en": _TEXT, "zh": _TEXT,
     "members": _list(_object({})),
-}, "members")  # fmt: skip
+    "thresholds": _object({"warning": _NUMBER, "critical": _NUMBER}, "critical"),
+}, "members", "thresholds")  # fmt: skip
 
 _SUMMARY = _object({
     "minerId": _TEXT, "hosts": _COUNT, "states": _object(dict.fromkeys(AGENT_STATES, _COUNT)),

@@ -1,28 +1,25 @@
 // What is a problem, and how bad: one place, so that colour, order and filter never disagree.
 
+import { fieldOf } from "./fields.js";
+
 export const FINE = 0;
 export const WARNING = 1;
 export const BAD = 2;
 
-/** From which value on a reading is a warning, and from which it is bad. */
-const LIMITS = {
-  cpuTemper: [85, 95],
-  gpuTemper: [83, 90],
-  temper: [83, 90],
-  diskUsedPercent: [90, 97],
-  memoryShare: [95, 99],
-};
+/** What no field says: how much of a host's memory is in use, in percent. */
+const MEMORY = { warning: 95, critical: 99 };
 
 /** The states of an agent, the worst first. */
 export const STATES = ["lost", "stale", "stopped", "online"];
 
 const STATE_RANK = { lost: 6, stale: 5, stopped: 2, online: 0 };
 
-/** How bad a reading is. */
-export function level(name, value) {
-  const limits = LIMITS[name];
-  if (!limits || typeof value !== "number") return FINE;
-  return value >= limits[1] ? BAD : value >= limits[0] ? WARNING : FINE;
+/** How bad a reading of a field is: its thresholds stand in the declaration. */
+export const level = (name, value) => levelBy(fieldOf(name)?.thresholds, value);
+
+function levelBy(thresholds, value) {
+  if (!thresholds || typeof value !== "number") return FINE;
+  return value >= (thresholds.critical ?? Infinity) ? BAD : value >= thresholds.warning ? WARNING : FINE;
 }
 
 /** The class that shows a level; a sign besides the colour is the style sheet's. */
@@ -54,3 +51,6 @@ export const isProblem = (asked) => asked > STATE_RANK.stopped;
 
 /** How much of a host's memory is in use, in percent. */
 export const memoryShare = ({ useMemory, totalMemory }) => (totalMemory ? (100 * (useMemory ?? NaN)) / totalMemory : undefined);
+
+/** How bad that is. */
+export const memoryLevel = (fields) => levelBy(MEMORY, memoryShare(fields));

@@ -1,7 +1,7 @@
 // The hosts of a miner, a row each, those with problems first.
 
 import { fieldOf, meaning } from "../data/fields.js";
-import { ageLevel, attention, FINE, isProblem, level, memoryShare, overdueTasks, STATES, taskLevel, WARNING } from "../data/judge.js";
+import { ageLevel, attention, FINE, isProblem, level, memoryLevel, memoryShare, overdueTasks, STATES, taskLevel, WARNING } from "../data/judge.js";
 import { make, setText } from "../draw/dom.js";
 import { askForFrame } from "../draw/frames.js";
 import { Grid } from "../draw/grid.js";
@@ -25,13 +25,13 @@ function reading(name, label, width, more) {
 
 const leveled = (text, judge) => readingCell(({ fields }) => text(fields), ({ fields }) => judge(fields));
 
-function barred(name, label, share, text, judged, more) {
+function barred(name, label, share, text, judge, more) {
   return {
     name, label, width: 92, share: 2, sort: ({ fields }) => share(fields), title: meaning(fieldOf(name)),
     make(cell) {
       const shown = bar();
       cell.append(shown.element);
-      return ({ fields }) => shown.set((share(fields) ?? 0) / 100, text(fields), level(judged, share(fields)));
+      return ({ fields }) => shown.set((share(fields) ?? 0) / 100, text(fields), judge(fields));
     },
     ...more,
   };
@@ -55,14 +55,14 @@ function columns() {
     },
     { name: "age", label: word("age"), width: 74, isNumber: true, isNarrow: true, isPlain: true, sort: ({ time }) => -time,
       make: readingCell(({ time }, now) => formatAge(now - time), ageLevel) },
-    barred("cpuLoad", word("load"), (f) => f.cpuLoad, (f) => number(f.cpuLoad, "%", 0), "cpuLoad", { isNarrow: true }),
+    barred("cpuLoad", word("load"), (f) => f.cpuLoad, (f) => number(f.cpuLoad, "%", 0), () => FINE, { isNarrow: true }),
     temperature("cpuTemper", word("cpuTemperature"), { priority: 6 }),
-    barred("gpuLoad", word("gpu"), (f) => f.gpuLoad, (f) => number(f.gpuLoad, "%", 0), "gpuLoad", { isNarrow: true }),
+    barred("gpuLoad", word("gpu"), (f) => f.gpuLoad, (f) => number(f.gpuLoad, "%", 0), () => FINE, { isNarrow: true }),
     temperature("gpuTemper", word("gpuTemperature"), { priority: 6 }),
     { name: "gpuInfo", label: word("cards"), width: 44, isNumber: true, priority: 2, title: meaning(fieldOf("gpuInfo")),
       sort: ({ fields }) => fields.gpuInfo?.length, text: ({ fields }) => number(fields.gpuInfo?.length, "1") },
-    barred("useMemory", word("memory"), memoryShare, (f) => number(memoryShare(f), "%", 0), "memoryShare", { priority: 5 }),
-    barred("diskUsedPercent", word("disk"), (f) => f.diskUsedPercent, (f) => number(f.diskUsedPercent, "%", 0), "diskUsedPercent", { isNarrow: true }),
+    barred("useMemory", word("memory"), memoryShare, (f) => number(memoryShare(f), "%", 0), memoryLevel, { priority: 5 }),
+    barred("diskUsedPercent", word("disk"), (f) => f.diskUsedPercent, (f) => number(f.diskUsedPercent, "%", 0), (f) => level("diskUsedPercent", f.diskUsedPercent), { isNarrow: true }),
     { name: "diskR", label: word("diskIO"), width: 128, isNumber: true, priority: 1, title: word("diskTraffic"),
       sort: ({ fields }) => (fields.diskR ?? NaN) + (fields.diskW ?? NaN), text: ({ fields }) => pair(fields.diskR, fields.diskW) },
     { name: "netRx", label: word("network"), width: 128, isNumber: true, priority: 1, title: word("netTraffic"),

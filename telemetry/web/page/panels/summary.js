@@ -1,14 +1,13 @@
 // The head of a miner's page: its power, balances, faults, chain and deadline.
 
 import { fieldOf, meaning, shown } from "../data/fields.js";
-import { ageLevel, BAD, FINE, LEVEL_CLASS, WARNING } from "../data/judge.js";
+import { ageLevel, BAD, FINE, level, LEVEL_CLASS, WARNING } from "../data/judge.js";
 import { icon, make, setClass, setShare, setText } from "../draw/dom.js";
 import { stateChip, setDated, tile } from "../draw/tiles.js";
 import { formatAge, formatNumber } from "../format.js";
 import { word } from "../words.js";
 
 const EPOCH = 30_000; // ms, on Filecoin's main net
-const SYNCED = 4; // epochs that a synced node's head may be behind (telemetry/records.py, chainBehind)
 
 // A tile each: its word, the field it shows, and what else it says.
 const TILES = [
@@ -21,9 +20,9 @@ const TILES = [
   ["worker", "workerBalance", () => ["", FINE]],
   ["post", "postBalance", () => ["", FINE]],
   ["balance", "minerBalance", (f) => (f.feeDebt > 0 ? [word("debt", { value: fil(f.feeDebt) }), BAD] : ["", FINE])],
-  ["faults", "errorSectors", (f) => [ofLive(f), f.errorSectors > 0 ? BAD : FINE]],
+  ["faults", "errorSectors", (f) => [ofLive(f), level("errorSectors", f.errorSectors)]],
   ["recoveries", "recoverySectors", (f) => [f.unprovenSectors === undefined ? "" : word("unproven", { n: f.unprovenSectors }), f.recoverySectors > 0 ? WARNING : FINE]],
-  ["failed", "failSectors", (f) => ["", f.failSectors > 0 ? WARNING : FINE]],
+  ["failed", "failSectors", (f) => ["", level("failSectors", f.failSectors)]],
 ];
 
 const fil = (value) => formatNumber(value, "FIL", 3);
@@ -78,10 +77,11 @@ export class Summary {
   drawFacts(fields) {
     const { lotusState, chainBehind, chainLag, chainHeight, deadlineIndex, deadlineOpen, deadlineClose } = fields;
     fact(this.lotus, `Lotus ${lotusState ?? word("unknown")}`, lotusState === "ok" ? FINE : BAD);
-    const sync = chainBehind === undefined ? word("unknown") : chainBehind <= SYNCED ? word("inSync") : word("behind", { n: chainBehind });
+    const behind = level("chainBehind", chainBehind);
+    const sync = chainBehind === undefined ? word("unknown") : behind === FINE ? word("inSync") : word("behind", { n: chainBehind });
     const lag = chainLag === undefined ? "" : ` · ${word("headAge", { age: formatAge(chainLag * 1000) })}`;
     const height = chainHeight === undefined ? "" : ` ${shown("chainHeight", chainHeight)}`;
-    fact(this.chain, `${word("chain")}${height} ${sync}${lag}`, chainBehind > SYNCED || chainBehind === undefined ? BAD : FINE);
+    fact(this.chain, `${word("chain")}${height} ${sync}${lag}`, chainBehind === undefined ? BAD : behind);
     if (deadlineIndex === undefined) {
       fact(this.deadline, `${word("deadline")} ${word("unknown")}`, FINE);
       setShare(this.window, 0);
@@ -95,7 +95,7 @@ export class Summary {
     }
     if (partitions !== undefined) parts.push(partitions ? word("proven", { n: proven ?? "–", m: partitions }) : word("noPartitions"));
     if (faults > 0) parts.push(word("deadlineFaults", { n: faults }));
-    fact(this.deadline, parts.join(" · "), faults > 0 ? BAD : FINE);
+    fact(this.deadline, parts.join(" · "), level("deadlineFaults", faults));
   }
 }
 

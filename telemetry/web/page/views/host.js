@@ -1,7 +1,7 @@
 // One host: how it is, its plots, cards, disks and network, its jobs, its events, and every field.
 
 import { fieldOf, meaning } from "../data/fields.js";
-import { ageLevel, level, LEVEL_CLASS, memoryShare, overdueTasks } from "../data/judge.js";
+import { ageLevel, level, LEVEL_CLASS, memoryLevel, overdueTasks } from "../data/judge.js";
 import { icon, make, setClass, setText } from "../draw/dom.js";
 import { Plots } from "../draw/plots.js";
 import { bar, panel, setDated, stateChip, tile } from "../draw/tiles.js";
@@ -30,7 +30,7 @@ const number = (name, value) => (value === undefined ? "–" : formatNumber(valu
 const TILES = [
   ["load", "cpuLoad", (f) => [number("cpuLoad", f.cpuLoad), number("cpuTemper", f.cpuTemper), level("cpuTemper", f.cpuTemper)]],
   ["gpu", "gpuLoad", (f) => [number("gpuLoad", f.gpuLoad), number("gpuTemper", f.gpuTemper), level("gpuTemper", f.gpuTemper)]],
-  ["memory", "useMemory", (f) => [number("useMemory", f.useMemory), ratio(number("totalMemory", f.totalMemory)), level("memoryShare", memoryShare(f))]],
+  ["memory", "useMemory", (f) => [number("useMemory", f.useMemory), ratio(number("totalMemory", f.totalMemory)), memoryLevel(f)]],
   ["disk", "diskUsedPercent", (f) => [number("diskUsedPercent", f.diskUsedPercent), "", level("diskUsedPercent", f.diskUsedPercent)]],
   ["diskTraffic", "diskR", (f) => [number("diskR", f.diskR), `W ${number("diskW", f.diskW)}`, 0]],
   ["network", "netRx", (f) => [`↓ ${number("netRx", f.netRx)}`, `↑ ${number("netTx", f.netTx)}`, 0]],
@@ -127,7 +127,7 @@ const of = (used, total) => (total ? used / total : 0);
 function card({ index, name, temper, load, useMemory, totalMemory, power }) {
   const note = [temper === undefined ? null : `${temper} °C`, power === undefined ? null : formatNumber(power, "W", 0)].filter(Boolean).join(" · ");
   const bars = [];
-  if (load !== undefined) bars.push([load / 100, `${load} %`, level("temper", temper)]);
+  if (load !== undefined) bars.push([load / 100, `${load} %`, level("gpuTemper", temper)]);
   if (useMemory !== undefined) bars.push([of(useMemory, totalMemory), `${formatNumber(useMemory, "B")} / ${formatNumber(totalMemory, "B")}`, 0]);
   return { title: `${index}  ${name ?? word("unknown")}`, note, bars };
 }

@@ -1,7 +1,7 @@
 // All miners that the viewer may see, a row each.
 
 import { fieldOf, meaning } from "../data/fields.js";
-import { BAD, FINE, WARNING } from "../data/judge.js";
+import { BAD, FINE, level, WARNING } from "../data/judge.js";
 import { make } from "../draw/dom.js";
 import { Grid } from "../draw/grid.js";
 import { panel, readingCell } from "../draw/tiles.js";
@@ -9,9 +9,9 @@ import { formatAge, formatNumber } from "../format.js";
 import { minerRoute } from "../route.js";
 import { compareNames, word } from "../words.js";
 
-const number = (name, label, width, level = () => FINE, more = {}) => ({
+const number = (name, label, width, judge = () => FINE, more = {}) => ({
   name, label, width, isNumber: true, isNarrow: true, title: meaning(fieldOf(name)), sort: ({ record }) => record?.[name],
-  make: readingCell(({ record }) => formatNumber(record?.[name], fieldOf(name)?.unit ?? "1", 3), ({ record }) => level(record?.[name])),
+  make: readingCell(({ record }) => formatNumber(record?.[name], fieldOf(name)?.unit ?? "1", 3), ({ record }) => judge(record?.[name])),
   ...more,
 });
 
@@ -30,7 +30,7 @@ function columns() {
     number("effectivePower", word("qaPower"), 110),
     number("expectBlock", word("winsPerDay"), 110, (value) => (value === 0 ? BAD : FINE)),
     number("minerAvailable", word("available"), 120, undefined, { priority: 3 }),
-    number("errorSectors", word("faults"), 80, (value) => (value > 0 ? BAD : FINE)),
+    number("errorSectors", word("faults"), 80, (value) => level("errorSectors", value)),
     { name: "lotusState", label: "Lotus", width: 110, priority: 4, sort: ({ record }) => record?.lotusState, text: ({ record }) => record?.lotusState ?? "–" },
     { name: "time", label: word("age"), width: 70, isNumber: true, isNarrow: true, sort: ({ time }) => -time, text: ({ time }, now) => formatAge(now - time) },
   ];
