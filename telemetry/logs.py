@@ -17,10 +17,11 @@ _PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, loggin
 
 
 def start_logging(part: str, chosen: Log) -> None:
-    """Let `part` log from now on by the settings; again after these changed."""
+    """Let `part` log from now on by the settings; again after these changed. `debug` is of its libraries too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(part, chosen))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    others = logging.DEBUG if chosen.level == "debug" else logging.WARNING
+    logging.basicConfig(handlers=[handler], level=others, force=True)
     logging.getLogger("telemetry").setLevel(chosen.level.upper())
     # Its warning of a job that still runs is our missed deadline, told once and in our words.
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)

@@ -1,5 +1,6 @@
 """Fixtures: a real broker, and processes that end with their test."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,17 @@ def pytest_sessionstart() -> None:
         find_mosquitto()
     except TelemetryError as error:
         pytest.exit(str(error), returncode=1)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """What a command run within a test does about signals ends with it: processes inherit what is blocked."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -113,6 +113,8 @@ def test_after_a_broker_that_lost_all_it_retained_every_snapshot_and_presence_is
 def test_two_agents_of_one_name_both_say_so_and_one_waits_until_the_other_is_gone(
     broker: Broker, data: Path, start: StartPart, aggregator: Process, listener: Listener
 ) -> None:
+    # As by default, longer than an agent that was put out takes to come back.
+    (data / "fast.toml").write_text(FAST.replace("lost = 0.5", "lost = 5"))
     first = _agent(start, broker, data, "one")
     _wait_for_state(listener, "online", seconds=20, agent=first)
     (data / "second").mkdir()

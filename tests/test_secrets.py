@@ -16,11 +16,8 @@ from telemetry.simulate.lotus import Lotus
 from tests.parts import FAST, own_port, wait_for
 from tests.secured import Secured, reachable_directory, telemetry
 
-WITH_DEBUG = (
-    "import logging, sys; logging.basicConfig(level=logging.DEBUG); "
-    "from telemetry.cli import main; sys.exit(main(sys.argv[1:]))"
-)
-"""`telemetry`, every part of which logs all that it can."""
+WITH_DEBUG = {"TELEMETRY_LOG_LEVEL": "debug", "TELEMETRY_LOG_FORMAT": "text"}
+"""Has every part log all that it can."""
 
 
 def _secrets_of(text: str) -> set[str]:
@@ -79,8 +76,8 @@ def _readable_by_others(place: Path) -> Iterator[tuple[Path, str]]:
 def _debug(place: Path, name: str, *words: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with (place / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", WITH_DEBUG, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env={**os.environ, **environment},
+            [sys.executable, "-m", "telemetry", *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            env={**os.environ, **WITH_DEBUG, **environment},
         )  # fmt: skip
 
 
@@ -106,8 +103,9 @@ class Chain:
         log = self.place / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", WITH_DEBUG, name, *words, "--config", str(self.place / "fast.toml")],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **self._environment},
+                [sys.executable, "-m", "telemetry", name, *words, "--config", str(self.place / "fast.toml")],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                env={**os.environ, **WITH_DEBUG, **self._environment},
             )  # fmt: skip
         self._ends.callback(process.wait, 20)
         self._ends.callback(process.terminate)
@@ -201,7 +199,7 @@ def test_no_secret_shows_from_init_to_revoke(place: Path) -> None:
         }
     assert len(chain.secrets) > 20
     assert len(shown["a message"]) > 20
-    assert "INFO:telemetry.agent" in log_text, "not as it was told to log"
+    assert " agent INFO connected as" in log_text, "not as it was told to log"
     for where, texts in shown.items():
         for text in texts:
             found = [secret for secret in chain.secrets if secret in text]

@@ -1,6 +1,7 @@
 """`telemetry up` as a user meets it: what it says, how it ends, and what it survives. Real processes throughout."""
 
 import contextlib
+import itertools
 import json
 import os
 import pty
@@ -89,6 +90,9 @@ class Up:
 
 
 StartUp = Callable[..., Up]
+
+_APART = itertools.count(20)
+"""For web pages: the port of one that is killed is free only until it is started again."""
 
 
 def _stat(pid: int) -> list[str]:
@@ -180,7 +184,7 @@ def _ups(place: Path) -> Iterator[StartUp]:
 
     def start(*, data: Path | None = None, is_fast: bool = True, names_port: bool = True, **options: Any) -> Up:
         settings = ["--config", str(place / "fast.toml")] if is_fast else []
-        port = ["--port", str(_unused_port()), "--web-port", str(own_port(38))] if names_port else []
+        port = ["--port", str(_unused_port()), "--web-port", str(own_port(next(_APART)))] if names_port else []
         started.append(Up(place, data or place / "data", *settings, *port, **options))
         return started[-1]
 
