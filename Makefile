@@ -29,7 +29,7 @@ demo: setup_to_run ## show a simulated miner with 20 sealing hosts whose queues 
 	@exec .venv/bin/telemetry --end-with-parent $$PPID simulate $(ARGS)
 
 test: setup ## run the tests (ARGS go to pytest)
-	@exec $(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(PYTHON) -m pytest -n 3 --dist loadfile $(ARGS)
 
 chaos: setup ## kill, cut off and fill a real fleet of 50 agents (SEEDS=200 runs from SEED=1) and see that nothing is lost
 	@exec $(PYTHON) -m tests.chaos --seed $(SEED) --seeds $(SEEDS)

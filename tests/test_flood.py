@@ -50,18 +50,22 @@ class Others:
 def _flood(others: Others, broker: Broker, aggregator: Process, kind: str) -> None:
     """Flood until operations are told who it is, and on."""
     mad = [sys.executable, "-m", "tests.flood", str(broker.port), kind, "f01234", f"mad-{kind}"]
-    with subprocess.Popen(mad) as process:
+    process = subprocess.Popen(mad)
+    try:
+        told = f"f01234/mad-{kind}: states more than is taken from one agent"
 
         def is_told() -> bool:
             others.go_on()
-            return f"WARNING f01234/mad-{kind}: states more than is taken from one agent" in aggregator.text
+            return told in aggregator.text
 
         wait_for(is_told, seconds=30, what=f"the flood of {kind} is told: {aggregator.text}")
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             others.go_on()
         assert process.poll() is None, "the broker turned it away"
+    finally:
         process.kill()
+        process.wait()
 
 
 def _memory(pid: int) -> int:
