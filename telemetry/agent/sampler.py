@@ -4,6 +4,7 @@ Sources that are due together are sampled one after the other by one thread, whi
 does. A source that lets the others wait keeps the thread that it has; the rest of the round goes on in a new one.
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from apscheduler.executors.debug import DebugExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from telemetry.errors import SourceError
@@ -29,9 +31,6 @@ CLOCK_STEP = 1.0
 
 PATIENCE = 0.1
 """Seconds for which a source may let the others of its round wait."""
-
-_FOR_EVER = 36_500
-"""Days."""
 
 REST = 3.0
 """How long a slow source is left alone, as a multiple of the time that its last sample took: what is overloaded is
@@ -96,9 +95,9 @@ class Sampler:
 
     def start(self) -> None:
         """Begin: every source at once, a second time after `second`, and from then on at its interval."""
-        plans, now = list(self._plans.values()), datetime.now(UTC)
-        # Not a job that runs once: APScheduler, stopped while one runs for the last time, raises in its own thread.
-        self._add_job(plans, trigger="interval", days=_FOR_EVER, next_run_time=now)
+        plans = list(self._plans.values())
+        self._add_job(plans)
+        now = datetime.now(UTC)
         for tick, second in sorted({(plan.tick, plan.second) for plan in plans}):
             together = [plan for plan in plans if (plan.tick, plan.second) == (tick, second)]
             self._add_job(together, trigger="interval", seconds=tick, start_date=now + timedelta(seconds=second))
@@ -110,7 +109,8 @@ class Sampler:
         for job in self._scheduler.get_jobs():
             for plan in job.args[0]:
                 due[plan.source.name] = min(job.next_run_time, due.get(plan.source.name, job.next_run_time))
-            job.remove()
+            with contextlib.suppress(JobLookupError):  # the first one has just run, and is gone by itself
+                job.remove()
         with self._lock:
             self._plans = {plan.source.name: plan for plan in plans}
             self._left_alone.clear()
@@ -122,7 +122,8 @@ class Sampler:
 
     def stop(self) -> None:
         """End; samples under way are abandoned."""
-        self._scheduler.shutdown(wait=False)
+        # Not shutdown(), in which a job that runs is not found any more. The thread, paused, ends with the process.
+        self._scheduler.pause()
 
     def next_deadline(self) -> float | None:
         """When, on the monotonic clock, the next sample under way will be late."""
@@ -145,7 +146,8 @@ class Sampler:
         offset = time.time() - time.monotonic()
         if offset < self._clock_offset - CLOCK_STEP:
             for job in self._scheduler.get_jobs():
-                job.modify(next_run_time=datetime.now(UTC))
+                with contextlib.suppress(JobLookupError):  # as above
+                    job.modify(next_run_time=datetime.now(UTC))
         self._clock_offset = offset
 
     def _add_job(self, plans: list[Plan], **when: object) -> None:
