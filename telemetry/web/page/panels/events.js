@@ -3,14 +3,13 @@
 import { get } from "../data/api.js";
 import { STATES } from "../data/judge.js";
 import { make, setText } from "../draw/dom.js";
-import { askForFrame } from "../draw/frames.js";
 import { Grid } from "../draw/grid.js";
+import { PolledGrid } from "../draw/polled.js";
 import { panel, stateChip } from "../draw/tiles.js";
 import { formatAge, formatMoment } from "../format.js";
 import { hostRoute } from "../route.js";
 import { word } from "../words.js";
 
-const REFRESH = 10_000; // ms
 const MOST = 1000;
 const RANGES = ["1h", "24h", "7d", "30d"];
 
@@ -40,11 +39,11 @@ function columns() {
 }
 
 /** The events of a miner, or of one of its hosts. */
-export class EventPanel {
+export class EventPanel extends PolledGrid {
   constructor({ mirror, host }) {
+    super();
     Object.assign(this, { mirror, host });
     this.range = "24h";
-    this.note = make("span.panel-note", { role: "status" });
     this.grid = new Grid({
       label: word("events"), columns: columns(), keyOf: (event) => event.key, order: (one, other) => one.place - other.place, empty: word("noEvents"),
       link: (event) => (event.hostName && !host ? hostRoute(mirror.minerId, event.hostName) : null), rowClass: ({ event }) => event, narrowHeight: 62,
@@ -59,30 +58,13 @@ export class EventPanel {
     this.load();
   }
 
-  async load() {
-    clearTimeout(this.timer);
-    try {
-      const query = { miner: this.mirror.minerId, host: this.host, since: `-${this.range}`, limit: MOST };
-      const { events } = await get("api/events", query);
-      if (this.isEnded) return;
-      events.forEach((event, place) => Object.assign(event, { place, key: `${event._time}/${event.hostName}/${event.event}/${event.detail}` }));
-      const byKey = new Map(events.map((event) => [event.key, event]));
-      this.grid.setItems([...byKey.values()], true);
-      setText(this.note, "");
-    } catch (error) {
-      if (this.isEnded) return;
-      setText(this.note, error.message);
-    }
-    this.timer = setTimeout(() => this.load(), REFRESH);
-    askForFrame();
+  ask() {
+    return get("api/events", { miner: this.mirror.minerId, host: this.host, since: `-${this.range}`, limit: MOST });
   }
 
-  draw(now) {
-    this.grid.draw(now);
-  }
-
-  end() {
-    this.isEnded = true;
-    clearTimeout(this.timer);
+  show({ events }) {
+    events.forEach((event, place) => Object.assign(event, { place, key: `${event._time}/${event.hostName}/${event.event}/${event.detail}` }));
+    const byKey = new Map(events.map((event) => [event.key, event]));
+    this.grid.setItems([...byKey.values()], true);
   }
 }

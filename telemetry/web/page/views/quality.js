@@ -3,15 +3,14 @@
 import { get } from "../data/api.js";
 import { fieldsOf } from "../data/fields.js";
 import { BAD, FINE, WARNING } from "../data/judge.js";
-import { make, setText } from "../draw/dom.js";
-import { askForFrame } from "../draw/frames.js";
+import { make } from "../draw/dom.js";
 import { Grid } from "../draw/grid.js";
+import { PolledGrid } from "../draw/polled.js";
 import { panel, readingCell, stateCell, tile } from "../draw/tiles.js";
 import { formatAge, formatNumber } from "../format.js";
 import { hostRoute } from "../route.js";
 import { compareNames, word } from "../words.js";
 
-const REFRESH = 10_000; // ms
 const MINER_AGENT = "_miner";
 
 const COUNT_LEVEL = { lost: BAD, rejected: WARNING };
@@ -61,10 +60,10 @@ function unread(mirror, { agent }) {
 const byTrouble = (one, other) => (other.lost ?? 0) - (one.lost ?? 0) || (one.isWhole === false ? 0 : 1) - (other.isWhole === false ? 0 : 1)
   || Number(one.state === "online") - Number(other.state === "online") || compareNames(one.agent, other.agent);
 
-export class Quality {
+export class Quality extends PolledGrid {
   constructor({ mirror }) {
+    super();
     this.mirror = mirror;
-    this.note = make("span.panel-note", { role: "status" });
     this.tiles = { late: tile(word("gapsRepaired")), lost: tile(word("lostMessages")), rejected: tile(word("rejected")), silent: tile(word("staleSources")) };
     this.grid = new Grid({
       label: word("quality"), columns: columns(mirror), keyOf: ({ agent }) => agent, order: byTrouble, empty: word("none"),
@@ -76,33 +75,17 @@ export class Quality {
     this.load();
   }
 
-  async load() {
-    clearTimeout(this.timer);
-    try {
-      const { agents } = await get(`api/miners/${encodeURIComponent(this.mirror.minerId)}/quality`);
-      if (this.isEnded) return;
-      this.grid.setItems(agents);
-      const sum = (name) => agents.reduce((total, agent) => total + (agent[name] ?? 0), 0);
-      const silent = agents.filter(({ state }) => state === "stale" || state === "lost").length;
-      this.tiles.late.set(formatNumber(sum("late"), "1"));
-      this.tiles.lost.set(formatNumber(sum("lost"), "1"), "", sum("lost") ? BAD : FINE);
-      this.tiles.rejected.set(formatNumber(sum("rejected"), "1"), "", sum("rejected") ? WARNING : FINE);
-      this.tiles.silent.set(formatNumber(silent, "1"), "", silent ? WARNING : FINE);
-      setText(this.note, "");
-    } catch (error) {
-      if (this.isEnded) return;
-      setText(this.note, error.message);
-    }
-    this.timer = setTimeout(() => this.load(), REFRESH);
-    askForFrame();
+  ask() {
+    return get(`api/miners/${encodeURIComponent(this.mirror.minerId)}/quality`);
   }
 
-  draw(now) {
-    this.grid.draw(now);
-  }
-
-  end() {
-    this.isEnded = true;
-    clearTimeout(this.timer);
+  show({ agents }) {
+    this.grid.setItems(agents);
+    const sum = (name) => agents.reduce((total, agent) => total + (agent[name] ?? 0), 0);
+    const silent = agents.filter(({ state }) => state === "stale" || state === "lost").length;
+    this.tiles.late.set(formatNumber(sum("late"), "1"));
+    this.tiles.lost.set(formatNumber(sum("lost"), "1"), "", sum("lost") ? BAD : FINE);
+    this.tiles.rejected.set(formatNumber(sum("rejected"), "1"), "", sum("rejected") ? WARNING : FINE);
+    this.tiles.silent.set(formatNumber(silent, "1"), "", silent ? WARNING : FINE);
   }
 }
