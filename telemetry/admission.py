@@ -1,7 +1,7 @@
 """What of a message may enter a record: values of the declared type, stated by their owner.
 
-`Admission` is that rule for one sender of one kind of record, prepared once. A message without fault is seen through by
-the classes of its values alone; only where that does not hold is it looked at name by name.
+`Admission` is that rule for one sender of one kind of record, prepared once. Messages resemble each other: one whose
+names and JSON types were let pass before is known by these alone, and only what is new is looked at name by name.
 """
 
 import re
@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 from telemetry.fields import (
+    INTEGER_LIMIT,
     ObjectList,
     Owner,
     Record,
@@ -23,6 +24,10 @@ from telemetry.fields import (
 
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
+_COMPOUND = frozenset({list, dict})
+MOST_FORMS = 4096
+"""Forms known of one kind of message. A fleet's are few; who makes up others all the time costs no more than that."""
+
 _Check = Callable[[Any], bool] | None
 """What a value of the right class has to pass besides; None: nothing."""
 
@@ -32,6 +37,15 @@ _CHECKS: Mapping[Scalar, Mapping[type, _Check]] = {
     Scalar.NUMBER: {int: fits_integer, float: None},
     Scalar.BOOLEAN: {bool: None},
 }
+
+
+class Form(NamedTuple):
+    """What is known of values by their names and JSON types alone: which of them are integers, whose size is to be
+    looked at, and the places of all in the record's declaration.
+    """
+
+    integers: tuple[str, ...]
+    places: tuple[int, ...]
 
 
 class Admitted(NamedTuple):
@@ -49,15 +63,38 @@ class Admitted(NamedTuple):
 class Admission:
     """The values that one owner may state of a record."""
 
-    __slots__ = ("_checks", "_owner", "_record")
+    __slots__ = ("_checks", "_forms", "_owner", "_places", "_record")
 
     def __init__(self, record: Record, owner: Owner) -> None:
         self._record, self._owner = record, owner
         self._checks = {name: _checks(field.type) for name, field in record.owned_by(owner).items()}
+        self._places = {name: place for place, name in enumerate(record.by_name)}
+        self._forms: dict[tuple[tuple[str, ...], tuple[type, ...]], Form] = {}
+
+    def form_of(self, values: Mapping[str, Any]) -> Form | None:
+        """The form of values that are all scalars and may enter the record as they are; None where they are not."""
+        named = tuple(values), tuple(map(type, values.values()))
+        form = self._forms.get(named) or self._new_form(*named)
+        if form is not None:
+            for name in form.integers:
+                if not -INTEGER_LIMIT <= values[name] < INTEGER_LIMIT:
+                    return None
+        return form
 
     def admit(self, values: Mapping[str, Any]) -> Admitted:
         """Hold a sender's values against the declaration: type, and who owns the field."""
         return Admitted(values, (), ()) if _pass(self._checks, values) else self._one_by_one(values)
+
+    def _new_form(self, names: tuple[str, ...], kinds: tuple[type, ...]) -> Form | None:
+        if not all(kind in self._checks.get(name, ()) for name, kind in zip(names, kinds, strict=True)):
+            return None
+        if not _COMPOUND.isdisjoint(kinds):
+            return None
+        if len(self._forms) >= MOST_FORMS:
+            self._forms.clear()
+        integers = tuple(name for name, kind in zip(names, kinds, strict=True) if kind is int)
+        form = self._forms[names, kinds] = Form(integers, tuple(self._places[name] for name in names))
+        return form
 
     def _one_by_one(self, values: Mapping[str, Any]) -> Admitted:
         """The rule itself."""

@@ -14,8 +14,8 @@ from telemetry.units import Unit
 Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any]
 """A JSON value without null."""
 
-# SQLite's INTEGER. What does not fit is refused at the door, not at the commit.
-_INTEGER_LIMIT = 2**63
+INTEGER_LIMIT = 2**63
+"""SQLite's INTEGER. What does not fit is refused at the door, not at the commit."""
 
 
 class Scalar(Enum):
@@ -187,7 +187,7 @@ def _fits_scalar(declared: Scalar, value: object) -> bool:
 
 def fits_integer(value: int) -> bool:
     """Whether every reader of the record can hold an integer."""
-    return -_INTEGER_LIMIT <= value < _INTEGER_LIMIT
+    return -INTEGER_LIMIT <= value < INTEGER_LIMIT
 
 
 def _fits_object(declared: ObjectList, value: object) -> bool:

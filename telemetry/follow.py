@@ -52,9 +52,8 @@ class Follower:
         follower.beyond, follower.fulls = [(first, last) for first, last in beyond], dict(fulls)
         return follower
 
-    def step(self, position: Position) -> bool:
+    def step(self, epoch: int, seq: int) -> bool:
         """Take in the next message of a log without a hole, as most are. Any other is left to `arrive`."""
-        epoch, seq = position
         if seq - 1 != self.position or epoch != self.epoch or self.beyond:
             return False
         self.position = seq

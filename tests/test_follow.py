@@ -59,7 +59,7 @@ def test_a_step_is_what_an_arrival_is(positions: list[tuple[int, int]], known: b
         follower.begin_at(6, 1)
     for position in [Position(*one) for one in positions]:
         expected = arriving.arrive(position)
-        assert (Arrival.NEW if stepping.step(position) else stepping.arrive(position)) is expected
+        assert (Arrival.NEW if stepping.step(*position) else stepping.arrive(position)) is expected
         assert all(getattr(stepping, name) == getattr(arriving, name) for name in Follower.__slots__)
 
 

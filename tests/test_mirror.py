@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
+from telemetry.admission import admission
 from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.fields import Owner, Value
 from telemetry.topics import RecordKey
@@ -65,7 +66,8 @@ def test_a_record_holds_of_each_field_what_was_said_last(
     record, plain = MirroredRecord(HOST), _Plain()
     for owner, change in changes:
         before = _shown(record)
-        altered = record.apply(record.part(owner), change, change.values)
+        form = admission(HOST.record, owner).form_of(change.values)
+        altered = record.apply(record.part(owner), change, change.values, form)
         plain.apply(owner, change)
         # What is unknown is not remembered once it is gone: an older value of it may come back.
         declared = {name: value for name, value in _shown(record).items() if not name.startswith("new")}

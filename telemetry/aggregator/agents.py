@@ -42,8 +42,8 @@ class AgentRecord:
     """
 
     __slots__ = (
-        "_death_due", "_heard", "_repeat", "_request_due", "ack_due", "acknowledged", "due", "heard_time", "key",
-        "late", "logs", "session", "since", "state", "topics", "version",
+        "_death_due", "_heard", "_repeat", "_request_due", "ack_due", "acknowledged", "due", "heard_time", "is_live",
+        "key", "late", "logs", "session", "since", "state", "topics", "version",
     )  # fmt: skip
 
     def __init__(self, key: AgentKey, *, now: float, stored: StoredAgent | None = None) -> None:
@@ -63,16 +63,13 @@ class AgentRecord:
         self._death_due: float | None = None
         self._request_due: float | None = None
         self._repeat = FIRST_REPEAT
+        self.is_live = self.state is NetState.ONLINE
+        """Whether it is there, and nothing else was said: a message that comes is no news of it."""
 
     @property
     def follower(self) -> Follower:
         """What is held of its present log."""
         return self.logs.present
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it is there, and nothing else was said: a message that comes is no news of it."""
-        return self.state is NetState.ONLINE and self._death_due is None
 
     def hear(self, now: float, time: int) -> None:
         """Note a sign of life."""
@@ -87,7 +84,7 @@ class AgentRecord:
             self.session = presence.session
             if self.state not in _NOT_ASKED:
                 # Mosquitto sends the will of a connection that another replaces: wait for the birth that follows.
-                self._death_due = now + intervals.lost
+                self._death_due, self.is_live = now + intervals.lost, False
             return None
         self.session, self.version, self._death_due = presence.session, presence.version, None
         return self._turn(_STATE_OF[presence.state])
@@ -170,6 +167,7 @@ class AgentRecord:
         )
 
     def _turn(self, state: NetState) -> NetState | None:
+        self.is_live = state is NetState.ONLINE and self._death_due is None
         if state is self.state:
             return None
         self.state = state

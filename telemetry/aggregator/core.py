@@ -6,11 +6,11 @@ published once that is committed out of `take_outgoing`.
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from telemetry.admission import Admitted, admission
+from telemetry.admission import Form, admission
 from telemetry.aggregator.agents import AgentRecord, NetState
 from telemetry.aggregator.health import BrokerWatch
 from telemetry.aggregator.limits import (
@@ -27,7 +27,7 @@ from telemetry.aggregator.mirror import MirroredRecord
 from telemetry.aggregator.snapshots import Resubscriptions, SnapshotSchedule
 from telemetry.config import Intervals
 from telemetry.errors import WireError
-from telemetry.fields import Owner
+from telemetry.fields import Owner, Value
 from telemetry.follow import Arrival, Follower
 from telemetry.health import AGENT_HEALTH
 from telemetry.stores import Batch, EventRow, HealthRow, HistoryRow, Moved, RejectedRow, Stored, Violated
@@ -36,6 +36,7 @@ from telemetry.wire import (
     Change,
     Digests,
     Outgoing,
+    Position,
     decode_backlog,
     decode_change,
     decode_health,
@@ -160,28 +161,35 @@ class Core:
         `now` is the monotonic clock in seconds, `time` Unix milliseconds: one moment for all that came together.
         """
         self._now, self._time = now, time
+        feeds, counts = self._feeds, self.counts
         for message in messages:
-            self._receive(message.topic, message.payload, retained=message.retained)
+            topic, payload = message.topic, message.payload
+            feed = feeds.get(topic)
+            if feed is None:
+                self._receive(topic, payload, retained=message.retained)
+                continue
+            counts["messages"] += 1
+            if not feed.allowance.take(len(payload) + MESSAGE_COST, now):
+                self._limit(feed.agent.key)
+                continue
+            try:
+                self._change(feed, decode_change(payload), payload, retained=message.retained)
+            except WireError as error:
+                self._reject(feed.agent.key, topic, payload, str(error))
 
     def _receive(self, topic: str, payload: bytes, *, retained: bool) -> None:
-        feed = self._feeds.get(topic)
-        if feed is None and self.broker.take(topic, payload):
+        """Take in what is not one more change of a known topic."""
+        if self.broker.take(topic, payload):
             return
         self.counts["messages"] += 1
-        if feed is not None:
-            sender, allowance, address = feed.agent.key, feed.allowance, None
-        else:
-            address = self._topics.parse(topic)
-            sender = _sender(address)
-            allowance = self._allowances.of(sender, self._now)
+        address = self._topics.parse(topic)
+        sender = _sender(address)
         # What is empty, an operator's word to forget the agent, is heard whatever that one does.
-        if payload and not allowance.take(len(payload) + MESSAGE_COST, self._now):
+        if payload and not self._allowances.of(sender, self._now).take(len(payload) + MESSAGE_COST, self._now):
             self._limit(sender)
             return
         try:
-            if feed is not None:
-                self._change(feed, decode_change(payload), payload, retained=retained)
-            elif address is not None:
+            if address is not None:
                 self._take(address, topic, payload, retained=retained)
             else:
                 self._reject(sender, topic, payload, "no miner, host or agent has this topic")
@@ -324,43 +332,40 @@ class Core:
 
     def _apply(self, feed: _Feed, change: Change, payload: bytes) -> bool:
         """Follow the log, and mirror what the message says; whether it was new."""
-        agent, position = feed.agent, change.position
-        follower = self._log_of(agent, change.epoch)
+        epoch, seq, time, _, full, first, values, gone = change
+        agent = feed.agent
+        present = agent.logs.present
+        follower = present if epoch == present.epoch else self._log_of(agent, epoch)
         if follower is None:
             self._answer_old_log(agent)
             return False
-        is_next = follower.step(position)
-        if not is_next and follower.arrive(position) is not Arrival.NEW:
+        is_next = follower.step(epoch, seq)
+        if not is_next and follower.arrive(change.position) is not Arrival.NEW:
             self.counts["duplicates"] += 1
             return False
-        admitted = feed.admission.admit(change.values)
-        if admitted.refused or admitted.unknown:
-            self._tell(feed, admitted, payload)
-        if admitted.values or change.gone or change.full:
+        form = feed.admission.form_of(values)
+        if form is None:
+            values = self._admit(feed, values, payload)
+        if values or gone or full:
             self.counts["changes"] += 1
-            row = HistoryRow(
-                feed.record.key, feed.owner, position, change.time, self._time, change.full,
-                admitted.values, change.gone,
-            )  # fmt: skip
-            self._batch.history.append(row)
+            position = tuple.__new__(Position, (epoch, seq))
+            row = feed.record.key, feed.owner, position, time, self._time, full, values, gone
+            self._batch.history.append(tuple.__new__(HistoryRow, row))
         if follower is not agent.logs.present:
             self._altered(agent)
             return True
-        if is_next and change.full and not change.first and follower.is_whole(feed.topic):
-            self._compare(feed, admitted)
-        if is_next and not change.full and feed.stated_in is follower:
+        if is_next and full and not first and follower.is_whole(feed.topic):
+            self._compare(feed, values)
+        if is_next and not full and feed.stated_in is follower:
             self._moved.add(agent)
             agent.moved()
         else:
             self._follow(feed, change)
-        self._mirror(feed, change, admitted)
+        self._mirror(feed, change, values, form)
         return True
 
     def _log_of(self, agent: AgentRecord, epoch: int) -> Follower | None:
-        """The log that is followed under an epoch; None for one that is behind the known one."""
-        present = agent.logs.present
-        if epoch == present.epoch:
-            return present
+        """The log that is followed under another epoch than the present; None for one behind it that is not known."""
         if epoch > self._time + _FARTHEST_EPOCH:
             raise WireError("epoch: more than ten years ahead")
         if agent.logs.begins(epoch):
@@ -387,23 +392,22 @@ class Core:
         self._dirty_agents.add(agent.key)
         agent.wake()
 
-    def _mirror(self, feed: _Feed, change: Change, admitted: Admitted) -> None:
+    def _mirror(self, feed: _Feed, change: Change, values: Mapping[str, Value], form: Form | None) -> None:
         record = feed.record
         if feed.topic not in self._feeds:
             self._feeds[feed.topic] = feed
             self._keep(record)
             self._mirror_net_state(record)
-        altered = record.apply(feed.part, change, admitted.values)
-        if altered or change.full:
+        if record.apply(feed.part, change, values, form) or change.full:
             self._snapshots.changed(record.key, self._now)
-        if admitted.values or change.gone or change.full:
+        if values or change.gone or change.full:
             self._dirty_records.add(record)
 
-    def _compare(self, feed: _Feed, admitted: Admitted) -> None:
+    def _compare(self, feed: _Feed, values: Mapping[str, Value]) -> None:
         """Hold a full report, which says nothing new, against the mirror: where they differ, one of us has a defect."""
         record, agent = feed.record, feed.agent.key
         declared = record.key.record.by_name
-        told = {name: value for name, value in admitted.values.items() if name in declared}
+        told = {name: value for name, value in values.items() if name in declared}
         held = {name: one.value for name, one in record.held(feed.owner).items() if name in declared}
         different = sorted(name for name in told.keys() | held.keys() if told.get(name) != held.get(name))
         if different:
@@ -564,7 +568,9 @@ class Core:
         record.state("netSince", agent.since)
         return record.state("netState", agent.state.value)
 
-    def _tell(self, feed: _Feed, admitted: Admitted, payload: bytes) -> None:
+    def _admit(self, feed: _Feed, values: Mapping[str, Value], payload: bytes) -> Mapping[str, Value]:
+        """What of a message may enter the record, where that is not all of it, or not all of it is declared."""
+        admitted = feed.admission.admit(values)
         for reason in admitted.refused:
             self._reject(feed.agent.key, feed.topic, payload, reason)
         if admitted.is_foreign:
@@ -574,6 +580,7 @@ class Core:
             if seen not in self._unknown and len(self._unknown) < _MOST_UNKNOWN:
                 self._unknown.add(seen)
                 _log.warning("%s: unknown field %s from %s, a newer agent: kept as it is", *seen, feed.agent.key)
+        return admitted.values
 
     def _violation(self, agent: AgentKey, topic: str) -> None:
         """Count that somebody stated what is another's to state; by topic, which is told once."""

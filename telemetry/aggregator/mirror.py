@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import orjson
 
+from telemetry.admission import Form
 from telemetry.fields import Owner, Value
 from telemetry.render.sql import SqlValue, columns, from_sql, to_sql
 from telemetry.stores import Held, RecordRow
@@ -46,26 +47,41 @@ class MirroredRecord:
         assert part is not None
         return part
 
-    def apply(self, part: Part, change: Change, values: Mapping[str, Value]) -> bool:
-        """Take in a change of a sender with its admitted values; whether it altered anything that is shown."""
+    def apply(self, part: Part, change: Change, values: Mapping[str, Value], form: Form | None = None) -> bool:
+        """Take in a change of a sender with its admitted values, and their form if they have one.
+
+        Returns whether it altered anything that is shown.
+        """
         if change.epoch != part.epoch and not self._begins(part, change.epoch):
             return False
         seq = change.seq
-        row, seqs, at = self._row, self._state.seqs, self._layout.at
+        row, seqs = self._row, self._state.seqs
+        # The newest message of a log is newer than all that is held of it.
+        is_newest = seq > part.newest
         altered = False
-        for name, value in values.items():
-            column = at.get(name)
-            if column is None:
-                altered |= self._set_unknown(name, Held(value, part.owner, change.position))
-            elif seqs[column] < seq:
-                seqs[column] = seq
-                held = to_sql(value)
-                altered |= row[column] != held
-                row[column] = held
+        if form is not None and is_newest:
+            for place, value in zip(form.places, values.values(), strict=True):
+                altered = altered or row[place] != value
+                row[place], seqs[place] = value, seq  # type: ignore[assignment]  # those of a form are scalars
+        else:
+            altered = self._apply_one_by_one(part, change, values)
         if change.full or change.gone:
             altered |= self._lose_all(part.owner, change, values)
-        if seq > part.newest:
+        if is_newest:
             part.newest, part.time = seq, change.time
+        return altered
+
+    def _apply_one_by_one(self, part: Part, change: Change, values: Mapping[str, Value]) -> bool:
+        row, seqs = self._row, self._state.seqs
+        altered = False
+        for name, value in values.items():
+            place = self._layout.at.get(name)
+            if place is None:
+                altered |= self._set_unknown(name, Held(value, part.owner, change.position))
+            elif seqs[place] < change.seq:
+                held = to_sql(value)
+                altered |= row[place] != held
+                row[place], seqs[place] = held, change.seq
         return altered
 
     @property

@@ -40,7 +40,10 @@ def layout(record: Record) -> Layout:
 
 
 class Part:
-    """What a record holds of one sender: its log, up to where it is whole, and its newest message with its time."""
+    """What a record holds of one sender: its log, up to where it is whole, and its newest message with its time.
+
+    `newest` is no lower than any position that is held of a field.
+    """
 
     __slots__ = ("epoch", "newest", "owner", "sender", "time", "whole")
 
@@ -101,7 +104,7 @@ def _decoded(record: Record, state: dict[str, Any], layouts: Layouts) -> State:
         name: Held(value, Owner(owner), Position(*position))
         for name, (value, owner, *position) in state.get("unknown", {}).items()
     }
-    return State(parts, [seqs.get(name, 0) for name in record.by_name], unknown)
+    return _restored(record, parts, [seqs.get(name, 0) for name in record.by_name], unknown)
 
 
 def _first_form(record: Record, state: dict[str, Any]) -> State:
@@ -121,4 +124,12 @@ def _first_form(record: Record, state: dict[str, Any]) -> State:
         if name in held and present.get(held[name][0]) == held[name][1].epoch:
             seqs[at] = held[name][1].seq
     unknown: dict[str, Value] = state["unknown"]
-    return State(parts, seqs, {name: Held(value, *held[name]) for name, value in unknown.items() if value is not None})
+    still_unknown = {name: Held(value, *held[name]) for name, value in unknown.items() if value is not None}
+    return _restored(record, parts, seqs, still_unknown)
+
+
+def _restored(record: Record, parts: Iterable[Part], seqs: list[int], unknown: Mapping[str, Held]) -> State:
+    state = State(parts, seqs, unknown)
+    for part in state.parts:
+        part.newest = max((seqs[at] for at in layout(record).owned[part.owner].values()), default=0)
+    return state

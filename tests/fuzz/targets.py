@@ -104,8 +104,9 @@ def _take_in(change: wire.Change) -> None:
     for key in (RecordKey("f01"), RecordKey("f01", "host")):
         record = MirroredRecord(key)
         for owner in key.record.senders:
-            admitted = admission(key.record, owner).admit(change.values)
-            record.apply(record.part(owner), change, admitted.values)
+            rule = admission(key.record, owner)
+            values = rule.admit(change.values).values
+            record.apply(record.part(owner), change, values, rule.form_of(values))
             record.part(owner).whole = change.position
         wire.decode_snapshot(record.snapshot())
         assert MirroredRecord(key, record.stored()).snapshot() == record.snapshot()

@@ -8,6 +8,7 @@ such a chain begins; rows after the highest `last` are few and found by looking 
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -25,6 +26,9 @@ _MARKED_AT_ONCE = 1_000
 
 MOST_NAMES = 10_000
 """Fields that have a short name; those beyond are written out, so that no sender can make us grow."""
+
+_MOST_STATEMENTS = 10_000
+"""Sets of fields of which it is known how a message states them: those of a fleet repeat."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS names (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -49,10 +53,14 @@ CREATE INDEX IF NOT EXISTS blocks_newest ON blocks (tier, newest);
 what is in it ended, or was received, whichever is later: the retention counts from then.
 """
 
-_INSERT = (
-    "INSERT INTO history (id, previous, stream, epoch, seq, time, delay, full, statement)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_CELLS = 9
+_ROW = f"({', '.join('?' * _CELLS)})"
+_INSERT = f"INSERT INTO history (id, previous, stream, epoch, seq, time, delay, full, statement) VALUES {_ROW}"
+
+_TOGETHER = 50
+"""Rows that one statement inserts: each statement costs as much again as such a row, and gives up Python's lock."""
+
+_INSERT_TOGETHER = _INSERT + f", {_ROW}" * (_TOGETHER - 1)
 
 
 def delete_record(connection: sqlite3.Connection, key: RecordKey) -> bool:
@@ -105,6 +113,7 @@ class HistoryWriter:
             if row["stream"] in by_id:
                 by_id[row["stream"]].last = row["id"]
         self._numbers = {name: number for number, name in self._connection.execute("SELECT number, name FROM names")}
+        self._statements: dict[tuple[str, ...], list[Any]] = {}
         self._is_sure = True
         self.learned += 1
 
@@ -146,36 +155,34 @@ class HistoryWriter:
     def append(self, messages: Sequence[HistoryRow]) -> None:
         """Write a batch's messages."""
         self.be_sure()
-        rows = []
-        streams, numbers, number = self._streams, self._numbers, self._next
+        cells: list[Any] = []
+        streams, statements, number = self._streams, self._statements, self._next
         for record, owner, (epoch, seq), time, received, full, values, gone in messages:
             stream = streams.get((record, owner)) or self._new_stream(record, owner, packed=number - 1)
-            statement: list[object] = []
-            for name, value in values.items():
-                statement += (numbers.get(name) or self._new_number(name), value)
+            names = tuple(values)
+            statement = (statements.get(names) or self._new_statement(names)).copy()
+            statement[1::2] = values.values()
             if gone:
                 for name in dict.fromkeys(gone):
                     if name not in values:
-                        statement += (numbers.get(name) or self._new_number(name), None)
-            rows.append(
-                (
-                    number,
-                    stream.last,
-                    stream.id,
-                    epoch,
-                    seq,
-                    time,
-                    received - time,
-                    full,
-                    orjson.dumps(statement).decode(),
-                )
-            )
+                        statement += (self._number(name), None)
+            text = orjson.dumps(statement).decode()
+            cells += (number, stream.last, stream.id, epoch, seq, time, received - time, full, text)
             stream.last = number
             number += 1
-        self._connection.executemany(_INSERT, rows)
+        self._insert(cells)
         self._next = number
         if number - self._marked > MOST_UNMARKED:
             self.mark()
+
+    def _insert(self, cells: list[Any]) -> None:
+        """Write rows, whose cells stand one after the other."""
+        at, step = 0, _TOGETHER * _CELLS
+        while at + step <= len(cells):
+            self._connection.execute(_INSERT_TOGETHER, cells[at : at + step])
+            at += step
+        for start in range(at, len(cells), _CELLS):
+            self._connection.execute(_INSERT, cells[start : start + _CELLS])
 
     def mark(self) -> None:
         """Write down the last row of some streams, so that readers have few rows to look through."""
@@ -199,9 +206,18 @@ class HistoryWriter:
         stream = self._streams[record, owner] = Stream(cursor.lastrowid, record, 0, packed)
         return stream
 
-    def _new_number(self, name: str) -> int | str:
-        if len(self._numbers) >= MOST_NAMES:
-            return name
-        number = self._numbers[name] = len(self._numbers) + 1
-        self._connection.execute("INSERT INTO names (number, name) VALUES (?, ?)", (number, name))
+    def _new_statement(self, names: tuple[str, ...]) -> list[Any]:
+        """What is stored of a message that states these fields, but for their values."""
+        if len(self._statements) >= _MOST_STATEMENTS:
+            self._statements.clear()
+        statement = self._statements[names] = [entry for name in names for entry in (self._number(name), None)]
+        return statement
+
+    def _number(self, name: str) -> int | str:
+        number = self._numbers.get(name)
+        if number is None:
+            if len(self._numbers) >= MOST_NAMES:
+                return name
+            number = self._numbers[name] = len(self._numbers) + 1
+            self._connection.execute("INSERT INTO names (number, name) VALUES (?, ?)", (number, name))
         return number
