@@ -17,11 +17,10 @@ from bench import machine
 from bench.measurement import BenchError, Measurement, Options, Report
 from bench.programs import ROOT
 from bench.table import text_of
-from bench.targets import derived, summary
+from bench.targets import summary
 
 MEASUREMENTS = {
-    "ceiling": "what the broker can do at QoS 1",
-    "ingest": "what fleet, broker and aggregator take in, how soon, and what is lost of too much",
+    "ingest": "what the broker can do at QoS 1; what all parts take in, how soon, and what is lost of too much",
     "scale": "what 10,000 hosts cost that 100 do not, to join them and to look at them",
     "reading": "what the history takes up, and how long it takes to read",
     "scrape": "a Prometheus that scrapes 10,000 hosts, and what a page that is looked at feels of it",
@@ -41,7 +40,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        reports = [_measure(name, arguments) for name in arguments.only or MEASUREMENTS]
+        reports = [report for name in arguments.only or MEASUREMENTS for report in _measure(name, arguments)]
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -73,20 +72,20 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _measure(name: str, arguments: argparse.Namespace) -> Report:
+def _measure(name: str, arguments: argparse.Namespace) -> list[Report]:
     module: Measurement = import_module(f"bench.{name}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="telemetry-bench-") as directory:
         options = Options(seconds=arguments.seconds, warm_up=arguments.warm_up, directory=Path(directory))
-        report = module.measure(options)
-    print(text_of(report), flush=True)
+        reports = module.measure(options)
+    for report in reports:
+        print(text_of(report), flush=True)
     print(f"{name}: took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    return report
+    return reports
 
 
 def _figures(reports: Sequence[Report]) -> dict[str, float]:
-    figures = {name: value for report in reports for name, value in report.figures.items()}
-    return figures | derived(figures)
+    return {name: value for report in reports for name, value in report.figures.items()}
 
 
 def _write_figures(reports: Sequence[Report]) -> None:

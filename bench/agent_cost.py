@@ -72,7 +72,7 @@ _LINES = (
 )
 
 
-def measure(options: Options) -> Report:
+def measure(options: Options) -> list[Report]:
     """Run all subjects side by side, each with its own network and broker."""
     if not OURS.is_installed:
         raise BenchError(f"{OURS.needs} is not installed: apt-get install {OURS.package}")
@@ -80,12 +80,13 @@ def measure(options: Options) -> Report:
     why_not = obstacle()
     with _all_running(subjects, options, is_counted=not why_not) as run:
         measured = _observe(run, options)
-    return Report(
+    report = Report(
         title=f"One idle host, default intervals: {options.seconds:g} s scaled to an hour",
         rows=[*_rows(subjects, measured), *_thread_rows(measured[0].threads)],
         figures=_figures(subjects, measured),
         notes=_notes(options, why_not),
     )
+    return [report]
 
 
 def _observe(run: Sequence[Running], options: Options) -> list[Measured]:

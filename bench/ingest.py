@@ -1,7 +1,8 @@
 """What the whole pipeline takes in: fleet, Mosquitto by our settings and aggregator, all on this machine.
 
 History, mirror, snapshots and acknowledgements are on. The rate that it sustains is found in a closed loop: the fleet
-writes as long as no more than a window of messages is not committed. Then half of that rate is sent, and it is seen
+writes as long as no more than a window of messages is not committed; the broker's own ceiling is measured in turns with
+it, while the pipeline is suspended. Then half of that rate is sent, and it is seen
 how long a change takes from before it is handed to the socket until it can be read as committed: until another
 connection to the database, which looks 200 times a second, finds the position of its agent at or above it. Then twice
 the rate, after which nothing may be missing: what was written is compared with what the history holds.
@@ -14,9 +15,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
+from bench.ceiling import Ceiling
 from bench.database import Committed, Found, changes_in_history, late_messages, lost_messages, own_ceiling
 from bench.measurement import BenchError, Options, Report
 from bench.pipeline import ACKNOWLEDGE, Pipeline, pipeline
@@ -29,7 +31,8 @@ _HOSTS = 1000
 _WINDOW = 8000
 """Messages that are not committed yet, in the closed loop: eight of the aggregator's batches."""
 
-_WARM_UP, _SECONDS = 3.0, 10.0
+_TURNS, _WARM_UP, _SECONDS = 3, 1.5, 5.0
+_LATENCY_SECONDS = _OVERLOAD_SECONDS = 10.0
 _SAMPLED_HOSTS = 50
 _SETTLED_WITHIN = 60.0
 _MOST_COPIED = 60_000
@@ -37,12 +40,17 @@ _MOST_COPIED = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sustained:
-    """Changes a second that were committed, and the CPU seconds of 100,000 by process."""
+    """Changes a second that were committed, turn by turn, and the CPU seconds of 100,000 by process."""
 
-    rate: float
+    rates: Sequence[float]
     fleet_cpu: float
     broker_cpu: float
     aggregator_cpu: float
+
+    @property
+    def rate(self) -> float:
+        """The median of the turns."""
+        return statistics.median(self.rates)
 
 
 class Latencies:
@@ -86,22 +94,24 @@ class Overload:
     late: int
 
 
-def measure(options: Options) -> Report:
-    """Find the sustained rate, then send half of it, then twice as much."""
+def measure(options: Options) -> list[Report]:
+    """Find the sustained rate beside the broker's ceiling, then send half of it, then twice as much."""
     directory = options.directory / "ingest"
-    with pipeline(directory, hosts=_HOSTS) as running, closing(Committed(running.database)) as committed:
-        sustained = _sustained(running, committed)
-        _say(f"{sustained.rate:,.0f} changes/s")
+    with ExitStack() as started:
+        running = started.enter_context(pipeline(directory, hosts=_HOSTS))
+        committed = started.enter_context(closing(Committed(running.database)))
+        broker = Ceiling(options.directory / "ceiling", started)
+        sustained = _sustained(running, committed, broker)
         running.until(lambda: committed.messages == running.fleet.written, "all committed")
         latencies = _latencies(running, committed, sustained.rate / 2)
         _say(f"at half of that committed after {statistics.median(latencies) * 1000:.0f} ms, median")
         overload = _overload(running, committed, 2 * sustained.rate)
         _say(f"at {overload.rate:,.0f}/s {overload.lost} lost")
-    ceiling = own_ceiling(running.database, directory / "copy.db", _MOST_COPIED)
-    return _report(sustained, latencies, overload, ceiling)
+    alone = own_ceiling(running.database, directory / "copy.db", _MOST_COPIED)
+    return [broker.report(), _report(sustained, broker.rate, latencies, overload, alone)]
 
 
-def _sustained(running: Pipeline, committed: Committed) -> Sustained:
+def _sustained(running: Pipeline, committed: Committed, broker: Ceiling) -> Sustained:
     fleet = running.fleet
 
     def go(seconds: float) -> int:
@@ -111,26 +121,36 @@ def _sustained(running: Pipeline, committed: Committed) -> Sustained:
             running.serve()
         return committed.messages - before
 
-    go(_WARM_UP)
     programs = (os.getpid(), running.broker.pid, running.aggregator.pid)
-    before, since = [read_usage(one, None) for one in programs], time.monotonic()
-    count = go(_SECONDS)
-    elapsed = time.monotonic() - since
-    used = [spent(usage, read_usage(one, None)) / count * 1e5 for usage, one in zip(before, programs, strict=True)]
-    return Sustained(rate=count / elapsed, fleet_cpu=used[0], broker_cpu=used[1], aggregator_cpu=used[2])
+    rates: list[float] = []
+    used, total = [0.0] * len(programs), 0
+    for _ in range(_TURNS):
+        running.until(lambda: committed.messages == fleet.written, "all committed")
+        with running.suspended():
+            broker.take_turn()
+        go(_WARM_UP)
+        before, since = [read_usage(one, None) for one in programs], time.monotonic()
+        count = go(_SECONDS)
+        rates.append(count / (time.monotonic() - since))
+        _say(f"{rates[-1]:,.0f} changes/s")
+        total += count
+        now = [spent(usage, read_usage(one, None)) for usage, one in zip(before, programs, strict=True)]
+        used = [so_far + more for so_far, more in zip(used, now, strict=True)]
+    cpu = [one / total * 1e5 for one in used]
+    return Sustained(rates=rates, fleet_cpu=cpu[0], broker_cpu=cpu[1], aggregator_cpu=cpu[2])
 
 
 def _latencies(running: Pipeline, committed: Committed, rate: float) -> list[float]:
     agents = running.fleet.agents[:: _HOSTS // _SAMPLED_HOSTS]
     latencies = Latencies(agents, committed)
-    running.run(_SECONDS, rate, latencies.look)
+    running.run(_LATENCY_SECONDS, rate, latencies.look)
     return sorted(latencies.seconds)
 
 
 def _overload(running: Pipeline, committed: Committed, rate: float) -> Overload:
     fleet = running.fleet
     began = time.monotonic()
-    written = running.run(_SECONDS, rate)
+    written = running.run(_OVERLOAD_SECONDS, rate)
     ended = time.monotonic()
     with contextlib.suppress(BenchError):  # what is missing then is counted below
         running.until(lambda: committed.messages >= fleet.written, "all committed", _SETTLED_WITHIN)
@@ -146,16 +166,20 @@ def _overload(running: Pipeline, committed: Committed, rate: float) -> Overload:
     )
 
 
-def _report(sustained: Sustained, latencies: Sequence[float], overload: Overload, ceiling: float) -> Report:
+def _report(
+    sustained: Sustained, ceiling: float, latencies: Sequence[float], overload: Overload, alone: float
+) -> Report:
     p50, p99 = (latencies[int(len(latencies) * share)] * 1000 for share in (0.5, 0.99))
     rows = [
         ["", ""],
         ["sustained, changes/s committed", number(sustained.rate)],
+        ["  the broker's ceiling, messages/s", number(ceiling)],
+        ["  ratio", f"{sustained.rate / ceiling:.3f}"],
         ["  CPU s/100k, fleet", number(sustained.fleet_cpu)],
         ["  CPU s/100k, broker", number(sustained.broker_cpu)],
         ["  CPU s/100k, aggregator", number(sustained.aggregator_cpu)],
-        ["SQLite alone, the same rows, changes/s", number(ceiling)],
-        ["  ratio", f"{sustained.rate / ceiling:.2f}"],
+        ["SQLite alone, the same rows, changes/s", number(alone)],
+        ["  ratio", f"{sustained.rate / alone:.2f}"],
         ["at half, written to committed, p50 ms", number(p50)],
         ["  p99 ms", number(p99)],
         ["  changes looked at", number(len(latencies))],
@@ -170,7 +194,8 @@ def _report(sustained: Sustained, latencies: Sequence[float], overload: Overload
         "ingest_fleet_cpu_s_100k": sustained.fleet_cpu,
         "ingest_broker_cpu_s_100k": sustained.broker_cpu,
         "ingest_aggregator_cpu_s_100k": sustained.aggregator_cpu,
-        "sqlite_msgs_s": ceiling,
+        "ingest_ratio": sustained.rate / ceiling,
+        "sqlite_msgs_s": alone,
         "commit_p50_ms": p50,
         "commit_p99_ms": p99,
         "overload_msgs_s": overload.rate,
@@ -178,7 +203,9 @@ def _report(sustained: Sustained, latencies: Sequence[float], overload: Overload
         "lost": float(overload.lost),
         "duplicated": float(overload.found.rows - overload.found.different),
     }
+    turns = ", ".join(number(rate) for rate in sustained.rates)
     notes = [
+        f"in turns with the broker's ceiling: {turns} changes/s",
         f"{_HOSTS:,} hosts; {overload.changes:,} changes of {CHANGED_FIELDS} fields in all",
         f"acknowledgements every {ACKNOWLEDGE:g} s, snapshots and all else at their defaults",
         "broker, aggregator and fleet share this machine",

@@ -130,7 +130,7 @@ _READERS: Mapping[str, Callable[[bytes], object]] = {
 }
 
 
-def measure(options: Options) -> Report:
+def measure(options: Options) -> list[Report]:
     """Run the agent on a large Lotus while much and while little changes; count the calls; decode by other means."""
     if not OURS.is_installed:
         raise BenchError(f"{OURS.needs} is not installed: apt-get install {OURS.package}")
@@ -143,7 +143,7 @@ def measure(options: Options) -> Report:
         size_mb=len(answer) / 1e6, cpu_s={name: _cpu_of(partial(read, answer)) for name, read in _READERS.items()}
     )
     small, large = _count_calls(_SMALL), _count_calls(SCENARIOS[_LARGE])
-    return Report(
+    report = Report(
         title=f"Polls of a large Lotus, every {_INTERVAL:g} s, {polls} a column: {SCENARIOS[_LARGE].description}",
         rows=[*_rows(busy, calm), *_call_rows(small, large), *_decoding_rows(busy, decoding)],
         figures=_figures(busy, calm, small, large, decoding),
@@ -154,6 +154,7 @@ def measure(options: Options) -> Report:
             "settings keep tasks from being overdue: when they become so would differ from reader to reader",
         ),
     )
+    return [report]
 
 
 # --- the agent on a large Lotus ---

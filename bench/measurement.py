@@ -32,5 +32,5 @@ class Report:
 class Measurement(Protocol):
     """What the module of a measurement holds."""
 
-    def measure(self, options: Options) -> Report:
-        """Measure it."""
+    def measure(self, options: Options) -> list[Report]:
+        """Measure it, and what belongs to it."""

@@ -1,5 +1,7 @@
 """Broker, aggregator and a light fleet on this machine: the whole pipeline, for measurements of it."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +48,17 @@ class Pipeline:
         """One pass of the fleet."""
         self.fleet.serve()
         time.sleep(_PASS)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let neither broker nor aggregator run, so that something else has the machine for itself."""
+        for one in (self.aggregator, self.broker):
+            os.kill(one.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for one in (self.broker, self.aggregator):
+                os.kill(one.pid, signal.SIGCONT)
 
     def until(self, condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
         """Serve the fleet until a condition holds; BenchError when it takes longer."""

@@ -27,7 +27,7 @@ _DAY = 86_400
 _TRIES = 5
 
 
-def measure(options: Options) -> Report:
+def measure(options: Options) -> list[Report]:
     """Fill databases, and look at them."""
     rows, notes = [["", ""]], []
     figures: dict[str, float] = {}
@@ -43,7 +43,7 @@ def measure(options: Options) -> Report:
     notes.append(
         f"realistic hosts: {realistic.HOSTS}, {realistic.HOURS} h; the file after a checkpoint, indexes included"
     )
-    return Report(title="The history: what it takes up, and to read", rows=rows, figures=figures, notes=notes)
+    return [Report(title="The history: what it takes up, and to read", rows=rows, figures=figures, notes=notes)]
 
 
 def _bytes_a_sample(path: Path) -> tuple[float, float]:

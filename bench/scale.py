@@ -35,7 +35,7 @@ class Load:
     rss: float
 
 
-def measure(options: Options) -> Report:
+def measure(options: Options) -> list[Report]:
     """Measure with few hosts, then with many."""
     with pipeline(options.directory / "few", hosts=_FEW, acknowledge=Intervals().acknowledge) as running:
         few = _load(running)
@@ -47,7 +47,7 @@ def measure(options: Options) -> Report:
         _say(f"joined in {joins[0]:.2f} to {joins[-1]:.2f} s")
         ls, show = _time(running, "ls"), _time(running, "show", MINER, _HOST)
         _say(f"ls {ls:.2f} s, show {show:.2f} s")
-    return _report(few, many, joins, ls, show)
+    return [_report(few, many, joins, ls, show)]
 
 
 def _load(running: Pipeline) -> Load:

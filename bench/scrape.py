@@ -54,11 +54,11 @@ class Scrapes:
     rss: float
 
 
-def measure(options: Options) -> Report:
+def measure(options: Options) -> list[Report]:
     """Look at the page alone, then beside Prometheus."""
     if shutil.which("prometheus") is None:
         note = "not measured: apt-get install --no-install-recommends prometheus"
-        return Report(title=_TITLE, rows=[["", ""]], figures={}, notes=[note])
+        return [Report(title=_TITLE, rows=[["", ""]], figures={}, notes=[note])]
     with pipeline(options.directory / "fleet", hosts=_HOSTS, acknowledge=Intervals().acknowledge) as fleet:
         address, url = _address(), fleet.url
         words = ("web", "--broker", url, "--data", fleet.database.parent, "--port", address.rpartition(":")[2])
@@ -72,7 +72,7 @@ def measure(options: Options) -> Report:
                 scrapes = prometheus.scrapes()
             size, compressed = len(_fetch(address)), len(_fetch(address, "gzip"))
             rss = read_memory(web.pid).rss
-    return _report(quiet, busy, scrapes, size, compressed, rss)
+    return [_report(quiet, busy, scrapes, size, compressed, rss)]
 
 
 def _address() -> str:

@@ -29,7 +29,7 @@ _DEADLINE = 150.0
 _HOUR = 3600.0
 
 
-def measure(options: Options) -> Report:
+def measure(options: Options) -> list[Report]:
     """Let all come, break all connections, and let all come back."""
     agents = _allowed(_AGENTS)
     with _running(options, agents) as (swarm, database, programs):
@@ -64,7 +64,7 @@ def measure(options: Options) -> Report:
     notes = [f"first tries within {FIRST_TRY:g} s; broker, aggregator and all agents on this machine"]
     if agents < _AGENTS:
         notes.append(f"{agents} agents instead of {_AGENTS}: the limit of descriptors allows no more")
-    return Report(title=f"{agents} agents, all disconnected at once", rows=rows, figures=figures, notes=notes)
+    return [Report(title=f"{agents} agents, all disconnected at once", rows=rows, figures=figures, notes=notes)]
 
 
 def _allowed(wanted: int) -> int:

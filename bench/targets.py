@@ -47,15 +47,8 @@ TARGETS = (
 )
 
 
-def derived(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures that are ratios over two measurements."""
-    if "ingest_msgs_s" in figures and "ceiling_msgs_s" in figures:
-        return {"ingest_ratio": figures["ingest_msgs_s"] / figures["ceiling_msgs_s"]}
-    return {}
-
-
 def summary(figures: Mapping[str, float]) -> Report:
-    """All that is wanted, beside what was measured; `figures` has the derived ones too."""
+    """All that is wanted, beside what was measured."""
     heading = ["", "measured", "limit", "aim", "", "key"]
     rows = [heading, *(_row(target, figures.get(target.key)) for target in TARGETS)]
     ceiling = figures.get("ceiling_msgs_s")
