@@ -1,5 +1,6 @@
 """The aggregator's core without broker, database or clock: what it does with messages and with time."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.aggregator.agents import FIRST_REPEAT, GRACE
+from telemetry.aggregator.agents import FIRST_REPEAT, GRACE, MOST_DRIFT
 from telemetry.aggregator.core import Core
 from telemetry.aggregator.limits import BURST, MESSAGE_COST, MOST_HOSTS, NOTES, NOTES_A_SECOND
 from telemetry.aggregator.mirror import MirroredRecord
@@ -476,9 +477,25 @@ def test_acknowledged_is_only_what_has_no_hole_and_not_more_often_than_the_inter
     for seq in (2, 3, 5):
         bench.change(seq, diskR=seq)
         bench.let(1)
-    bench.let(INTERVALS.acknowledge)
-    acks = [decode_ack(one.payload) for _, one in bench.published if one.topic == TOPICS.ack(AGENT, "main")]
-    assert [ack.position.seq for ack in acks] == [2, 3]
+    bench.let(INTERVALS.acknowledge * (1 + MOST_DRIFT))
+    acks = [(at, decode_ack(one.payload)) for at, one in bench.published if one.topic == TOPICS.ack(AGENT, "main")]
+    assert [ack.position.seq for _, ack in acks] == [2, 3]
+    assert acks[1][0] - acks[0][0] >= INTERVALS.acknowledge
+
+
+def test_agents_that_are_met_together_are_not_acknowledged_together_for_ever(bench: Bench) -> None:
+    hosts = [RecordKey("f01234", f"seal{number:02}") for number in range(40)]
+    for seq in range(1, 200):
+        for host in hosts:
+            bench.change(seq, record=host, full=seq == 1, diskR=seq)
+            if seq == 1:
+                bench.backlog(1, agent=AgentKey.of(host))
+        bench.let(1)
+    last = bench.now - INTERVALS.acknowledge
+    acks = {TOPICS.ack(AgentKey.of(host), "main") for host in hosts}
+    at = Counter(at for at, one in bench.published if one.topic in acks and at > last)
+    assert sum(at.values()) >= len(hosts) - 4
+    assert max(at.values()) <= len(hosts) / 4
 
 
 def test_an_empty_presence_forgets_the_record_and_its_agent(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from enum import Enum
 from math import inf
+from zlib import crc32
 
 from telemetry.config import Intervals
 from telemetry.follow import Follower, Logs
@@ -15,6 +16,10 @@ GRACE = 3.0
 
 FIRST_REPEAT, LAST_REPEAT = 30.0, 600.0
 """Seconds between requests to one agent: doubling from the first to the last."""
+
+
+MOST_DRIFT = 0.5
+"""Of an interval: by so much the second acknowledgement comes later. An agent waits for 2.5 of them."""
 
 
 class NetState(Enum):
@@ -42,8 +47,8 @@ class AgentRecord:
     """
 
     __slots__ = (
-        "_death_due", "_heard", "_repeat", "_request_due", "ack_due", "acknowledged", "due", "heard_time", "is_live",
-        "key", "late", "logs", "session", "since", "state", "topics", "version",
+        "_death_due", "_drift", "_heard", "_repeat", "_request_due", "ack_due", "acknowledged", "acknowledged_at", "due",
+        "heard_time", "is_live", "key", "late", "logs", "session", "since", "state", "topics", "version",
     )  # fmt: skip
 
     def __init__(self, key: AgentKey, *, now: float, stored: StoredAgent | None = None) -> None:
@@ -57,7 +62,9 @@ class AgentRecord:
         self.logs = _restored(stored) if stored else Logs()
         self.topics: set[str] = set(self.follower.fulls)
         self.acknowledged: Ack | None = None
+        self.acknowledged_at = -inf
         self.ack_due = now
+        self._drift = MOST_DRIFT * crc32(str(key).encode()) / 2**32
         self.due = now
         self._heard = now
         self._death_due: float | None = None
@@ -130,6 +137,12 @@ class AgentRecord:
     def moved(self) -> None:
         """Its position moved on, and is to be acknowledged in its time."""
         self.due = min(self.due, self.ack_due)
+
+    def acknowledge(self, committed: Ack, now: float, intervals: Intervals) -> None:
+        """Note what is told it now. After the first time the next is later, so that those met together drift apart."""
+        drift = self._drift if self.acknowledged is None else 0.0
+        self.acknowledged, self.acknowledged_at = committed, now
+        self.ack_due = now + intervals.acknowledge * (1 + drift)
 
     def rest(self, intervals: Intervals) -> None:
         """All that is due was done: until when there is nothing more to do."""

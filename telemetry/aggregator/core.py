@@ -547,7 +547,7 @@ class Core:
         if committed is not None and committed != agent.acknowledged and now >= agent.ack_due:
             topic = self._topics.ack(agent.key, self._name)
             self._outgoing.append(Outgoing(topic=topic, payload=encode_ack(committed), retain=True))
-            agent.acknowledged, agent.ack_due = committed, now + self._intervals.acknowledge
+            agent.acknowledge(committed, now, self._intervals)
 
     def _turned(self, agent: AgentRecord, state: NetState | None) -> None:
         """Note that an agent came or went."""
@@ -621,8 +621,7 @@ class Core:
 
     def _answer_old_log(self, agent: AgentRecord) -> None:
         """Tell an agent whose log is behind the known one how far that goes, so that it renames its own."""
-        acknowledged_at = agent.ack_due - self._intervals.acknowledge
-        if agent.acknowledged is None or self._now >= acknowledged_at + _OLD_LOG_SPACING:
+        if agent.acknowledged is None or self._now >= agent.acknowledged_at + _OLD_LOG_SPACING:
             agent.acknowledged, agent.ack_due = None, self._now
             agent.wake()
 

@@ -24,7 +24,9 @@ LARGEST_BATCH = 3000
 for two, so that it goes on while one is committed."""
 
 LINGER = 0.025
-"""Seconds in which a batch is gathered after its first message."""
+"""Seconds in which a batch is gathered: from its first message on, or from the end of the one before, if it came while
+that was committed.
+"""
 
 SMALLEST_WINDOW, QUIET = 10, 0.005
 """A batch of so many messages is complete after so many seconds without another one: a broker with a small window sends
@@ -78,7 +80,8 @@ class Aggregator:
         self._delivered = 0
         self._settled = self._most_waiting = 0
         self._connections = self._committed = self._committed_batches = 0
-        self._maintained, self._has_upkeep = time.monotonic(), False
+        self._gathered = self._maintained = time.monotonic()
+        self._has_upkeep = False
         self._stopping = False
         self._session = self._outage = ""
 
@@ -135,7 +138,7 @@ class Aggregator:
         """Let the core receive one batch; nothing, when time has come for it to do something."""
         batch: list[mqtt.Messages] = []
         size, timeout = 0, 0.0 if self._has_upkeep else self._core.next_due(time.monotonic())
-        deadline: float | None = None
+        deadline = None if self._inbox.empty() else self._gathered + LINGER
         while size < LARGEST_BATCH and not self._stopping:
             try:
                 event = self._inbox.get(timeout=timeout)
@@ -155,6 +158,7 @@ class Aggregator:
                     self._go_by(event.intervals)
             left = max(0.0, deadline - time.monotonic())
             timeout = left if size < SMALLEST_WINDOW else min(QUIET, left)
+        self._gathered = time.monotonic()
         return batch
 
     def _go_by(self, intervals: Intervals) -> None:
