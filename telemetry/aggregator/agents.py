@@ -47,8 +47,8 @@ class AgentRecord:
     """
 
     __slots__ = (
-        "_death_due", "_drift", "_heard", "_repeat", "_request_due", "ack_due", "acknowledged", "acknowledged_at", "due",
-        "heard_time", "is_live", "key", "late", "logs", "session", "since", "state", "topics", "version",
+        "_death_due", "_drift", "_heard", "_repeat", "_request_due", "ack_due", "acknowledged", "acknowledged_at",
+        "due", "heard_time", "is_live", "key", "late", "logs", "session", "since", "state", "topics", "version",
     )  # fmt: skip
 
     def __init__(self, key: AgentKey, *, now: float, stored: StoredAgent | None = None) -> None:
