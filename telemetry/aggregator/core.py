@@ -142,8 +142,8 @@ class Core:
         self._resubscriptions = Resubscriptions()
         self._tokens = REQUEST_BURST
         self._ticked = now - TICK
-        # Of each record the topic of its snapshot, and of the changes of its parts.
-        self._shown: dict[RecordKey, tuple[str, list[tuple[Part, str]]]] = {}
+        # Of each record the topic of its snapshot, and of its parts the topic of their changes and who states them.
+        self._shown: dict[RecordKey, tuple[str, list[tuple[Part, str, AgentKey]]]] = {}
         self._unknown: set[tuple[str, str]] = set()
         self._hurried: set[AgentKey] = set()
         self._written_at_once, self._mirror_due = written_at_once, now
@@ -631,12 +631,13 @@ class Core:
             return
         shown = self._shown.get(key)
         if shown is None:
-            parts = [(part, self._topics.change(key, part.owner)) for part in record.parts]
+            parts = [
+                (part, self._topics.change(key, part.owner), sender_of(key, part.owner)) for part in record.parts
+            ]
             shown = self._shown[key] = self._topics.snapshot(key), parts
         snapshot_topic, parts = shown
-        for part, topic in parts:
-            feed = self._feeds.get(topic)
-            agent = feed.agent if feed is not None else self._agents.get(sender_of(key, part.owner))
+        for part, topic, sender in parts:
+            agent = self._agents.get(sender)
             if agent is not None:
                 part.whole = agent.follower.whole_position(topic) or part.whole
         self.counts["snapshots"] += 1

@@ -102,8 +102,8 @@ class MirroredRecord:
         values: dict[str, Value | orjson.Fragment]
         values = {name: value for name, value in zip(names, self._row, strict=False) if value is not None}
         for name in self._layout.lists:
-            if name in values:
-                values[name] = orjson.Fragment(str(values[name]))
+            if (held := values.get(name)) is not None:
+                values[name] = orjson.Fragment(str(held))
         positions = {}
         for part in self._state.parts:
             if part.whole is not None:
@@ -131,12 +131,10 @@ class MirroredRecord:
     @property
     def has_fields(self) -> bool:
         """Whether any sender stated anything."""
+        if any(self._state.seqs) or self._state.unknown:
+            return True
         owned = [self._layout.owned[part.owner] for part in self._state.parts]
-        return (
-            any(self._state.seqs)
-            or bool(self._state.unknown)
-            or any(self._row[column] is not None for mine in owned for column in mine.values())
-        )
+        return any(self._row[column] is not None for mine in owned for column in mine.values())
 
     def stored(self) -> RecordRow:
         """The record for the store."""
