@@ -631,9 +631,7 @@ class Core:
             return
         shown = self._shown.get(key)
         if shown is None:
-            parts = [
-                (part, self._topics.change(key, part.owner), sender_of(key, part.owner)) for part in record.parts
-            ]
+            parts = [(part, self._topics.change(key, part.owner), sender_of(key, part.owner)) for part in record.parts]
             shown = self._shown[key] = self._topics.snapshot(key), parts
         snapshot_topic, parts = shown
         for part, topic, sender in parts:

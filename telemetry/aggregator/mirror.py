@@ -102,8 +102,8 @@ class MirroredRecord:
         values: dict[str, Value | orjson.Fragment]
         values = {name: value for name, value in zip(names, self._row, strict=False) if value is not None}
         for name in self._layout.lists:
-            if (held := values.get(name)) is not None:
-                values[name] = orjson.Fragment(str(held))
+            if name in values:
+                values[name] = orjson.Fragment(str(values[name]))
         positions = {}
         for part in self._state.parts:
             if part.whole is not None:

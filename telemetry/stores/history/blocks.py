@@ -81,6 +81,16 @@ class Messages:
         self._fields: dict[str, list[Any]] = packed["fields"]
         self._begin = reader.at
 
+    @property
+    def first(self) -> tuple[int, int, int]:
+        """The place (time, epoch, seq) of the first message."""
+        return self.times[0], self.epochs[0], self.seqs[0]
+
+    @property
+    def last(self) -> tuple[int, int, int]:
+        """The place of the last message."""
+        return self.times[-1], self.epochs[-1], self.seqs[-1]
+
     def statements(self, names: Mapping[Any, str] = MappingProxyType({})) -> list[Statement]:
         """The messages; `names` gives names of fields by their short ones."""
         values: list[dict[str, Any]] = [{} for _ in self.times]

@@ -1,15 +1,19 @@
 """Some rows of one stream become part of its blocks, and the summaries of their hours are made anew.
 
+What that computes is done in portions of some milliseconds, before anything is written: an hour of a busy sender takes
+a second in all.
+
 A block that is damaged is never written over: what would go into it goes into another one beside it. Summaries are
 made anew only from all messages of which they were made before: where some of those expired or are damaged, the old
 summary tells more.
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from itertools import pairwise
+from typing import Generic, TypeVar, cast
 
 from telemetry.errors import DamageError
 from telemetry.stores.history import HOUR, Change, Statement, Summary, Tier
@@ -47,6 +51,10 @@ class _Blocks(Generic[_T]):
         """Of all messages of the span; 0 when there are none."""
         return checksum(b"".join(self.data.values())) if self.data else 0
 
+    def put(self, place: int, data: bytes, opened: _T) -> None:
+        """Have another block at a place, or a new one."""
+        self.data[place], self.opened[place] = data, opened
+
     @property
     def last(self) -> _T | None:
         """The last one that can be read."""
@@ -66,7 +74,8 @@ class Piece:
         self._connection, self._stream, self._tell = connection, stream, tell
         self._hours: dict[int, list[Statement]] = {}
         self._count = self._received = 0
-        self._messages: dict[int, _Blocks[Messages]] = {}
+        self._known: dict[tuple[Tier, int], _Blocks[Messages] | _Blocks[Summaries]] = {}
+        self._writes: dict[tuple[Tier, int], bytes] = {}
 
     def take(self, statement: Statement) -> bool:
         """Take a message, whose fields have their short names; False when it is too much for one piece."""
@@ -82,17 +91,31 @@ class Piece:
         """Whether a further hour is better left to the next piece."""
         return len(self._hours) == _MOST_HOURS or self._count >= MOST_ROWS // 3
 
-    def write(self, following: int | None) -> None:
-        """Write the blocks; `following` is the time of the stream's next row, which is not packed yet."""
+    def prepare(self, following: int | None) -> Iterator[None]:
+        """Make the blocks, in portions; `following` is the time of the stream's next row, which is not packed yet."""
         # What was stated in an hour holds on in the next one.
         touched = sorted({hour + shift for hour in self._hours for shift in (0, HOUR)})
         whole = {hour: self._is_whole(hour) for hour in sorted({one - shift for one in touched for shift in (0, HOUR)})}
         for hour, statements in self._hours.items():
+            yield
             self._add(hour, statements)
         for hour in touched:
+            yield
             # Until that row is packed, readers make the summaries of its hour and the next one from messages.
             is_waiting = following is not None and hour - HOUR <= following < hour + HOUR
-            self._summarize(hour, is_whole=whole[hour], was_whole=whole[hour - HOUR], is_waiting=is_waiting)
+            yield from self._summarize(hour, is_whole=whole[hour], was_whole=whole[hour - HOUR], is_waiting=is_waiting)
+
+    def write(self) -> None:
+        """Write what was prepared."""
+        self._connection.executemany(
+            "INSERT INTO blocks (stream, tier, start, newest, data) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (stream, tier, start) DO UPDATE SET data = excluded.data,"
+            " newest = max(newest, excluded.newest)",
+            [
+                (self._stream.id, tier, start, max(start + tier.span, self._received), data)
+                for (tier, start), data in self._writes.items()
+            ],
+        )
 
     def _add(self, hour: int, statements: list[Statement]) -> None:
         blocks = self._messages_of(hour)
@@ -100,36 +123,43 @@ class Piece:
         held = [] if is_full or blocks.last is None else blocks.last.statements()
         data = encode_statements(sorted([*held, *statements], key=lambda one: one[:3]))
         place = blocks.place(beside=is_full)
-        self._write(Tier.MESSAGES, place, data)
-        blocks.data[place], blocks.opened[place] = data, Messages(data)
+        self._writes[Tier.MESSAGES, place] = data
+        blocks.put(place, data, Messages(data))
 
-    def _summarize(self, hour: int, *, is_whole: bool, was_whole: bool, is_waiting: bool) -> None:
-        blocks = self._open(Tier.FIVE_MINUTES, hour, Summaries)
+    def _summarize(self, hour: int, *, is_whole: bool, was_whole: bool, is_waiting: bool) -> Iterator[None]:
+        blocks = self._summaries_of(Tier.FIVE_MINUTES, hour)
         if (is_waiting or not is_whole) if blocks.last is None else not (is_whole and was_whole):
             return
-        summaries, changes = of_all(self._timelines(hour), hour, hour + HOUR, Tier.FIVE_MINUTES)
+        timelines: dict[str, Timeline] = {}
+        for before in self._in_order(hour - HOUR):
+            yield
+            last = before.timelines(timelines)
+            timelines |= {number: timeline[-1:] for number, timeline in last.items() if timeline}
+        timelines = {number: timeline for number, timeline in timelines.items() if timeline[-1][1] is not None}
+        for messages in self._in_order(hour):
+            yield
+            for number, timeline in messages.timelines(timelines).items():
+                timelines[number] = timelines.get(number, []) + timeline
+        summaries: dict[str, list[Summary]] = {}
+        changes: dict[str, list[Change]] = {}
+        for number, timeline in timelines.items():
+            yield
+            found = of_all({number: timeline}, hour, hour + HOUR, Tier.FIVE_MINUTES)
+            summaries |= found[0]
+            changes |= found[1]
+        yield
         data = encode_summaries(summaries, changes, source=self._messages_of(hour).checksum)
-        self._write(Tier.FIVE_MINUTES, blocks.place(), data)
+        self._put(Tier.FIVE_MINUTES, blocks, data)
+        yield
         self._merge_into_day(hour, summaries, changes)
 
-    def _timelines(self, hour: int) -> dict[str, Timeline]:
-        """What was stated of each field in an hour, and before that, what held on."""
-        before, messages = self._all_of(hour - HOUR), self._all_of(hour)
-        found = {
-            number: timeline[-1:]
-            for number, timeline in (before.timelines() if before else {}).items()
-            if timeline[-1][1] is not None
-        }
-        for number, timeline in (messages.timelines(found) if messages else {}).items():
-            found[number] = found.get(number, []) + timeline
-        return found
-
-    def _all_of(self, hour: int) -> Messages | None:
-        opened = list(self._messages_of(hour).opened.values())
-        if len(opened) <= 1:
-            return opened[0] if opened else None
+    def _in_order(self, hour: int) -> list[Messages]:
+        """The messages of an hour in blocks that follow each other: as they are, or in one where some overlap."""
+        opened = sorted(self._messages_of(hour).opened.values(), key=lambda one: one.first)
+        if all(one.last < following.first for one, following in pairwise(opened)):
+            return opened
         statements = sorted((one for part in opened for one in part.statements()), key=lambda one: one[:3])
-        return Messages(encode_statements(statements))
+        return [Messages(encode_statements(statements))]
 
     def _merge_into_day(
         self, hour: int, summaries: Mapping[str, list[Summary]], changes: Mapping[str, list[Change]]
@@ -144,11 +174,16 @@ class Piece:
             number: merge_changes(old_changes.get(number, []), changes.get(number, []), hour, hour + HOUR)
             for number in {**old_changes, **changes}
         }
-        self._write(Tier.HOURS, blocks.place(), encode_summaries(merged, merged_changes))
+        self._put(Tier.HOURS, blocks, encode_summaries(merged, merged_changes))
+
+    def _put(self, tier: Tier, blocks: _Blocks[Summaries], data: bytes) -> None:
+        place = blocks.place()
+        self._writes[tier, place] = data
+        blocks.put(place, data, Summaries(data))
 
     def _is_whole(self, hour: int) -> bool:
         """Whether the messages of an hour are all those that its summary tells of."""
-        summary = self._open(Tier.FIVE_MINUTES, hour, Summaries).last
+        summary = self._summaries_of(Tier.FIVE_MINUTES, hour).last
         if summary is not None:
             return summary.source == self._messages_of(hour).checksum
         return bool(self._messages_of(hour).data) or not self._is_in_day(hour)
@@ -161,12 +196,21 @@ class Piece:
         )
 
     def _messages_of(self, hour: int) -> _Blocks[Messages]:
-        if hour not in self._messages:
-            self._messages[hour] = self._open(Tier.MESSAGES, hour, Messages)
-        return self._messages[hour]
+        return cast("_Blocks[Messages]", self._look_up(Tier.MESSAGES, hour))
 
     def _day_of(self, hour: int) -> _Blocks[Summaries]:
-        return self._open(Tier.HOURS, hour // Tier.HOURS.span * Tier.HOURS.span, Summaries)
+        return self._summaries_of(Tier.HOURS, hour // Tier.HOURS.span * Tier.HOURS.span)
+
+    def _summaries_of(self, tier: Tier, start: int) -> _Blocks[Summaries]:
+        return cast("_Blocks[Summaries]", self._look_up(tier, start))
+
+    def _look_up(self, tier: Tier, start: int) -> _Blocks[Messages] | _Blocks[Summaries]:
+        known = self._known.get((tier, start))
+        if known is None:
+            known = self._known[tier, start] = (
+                self._open(tier, start, Messages) if tier is Tier.MESSAGES else self._open(tier, start, Summaries)
+            )
+        return known
 
     def _open(self, tier: Tier, start: int, opened: Callable[[bytes], _T]) -> _Blocks[_T]:
         blocks: _Blocks[_T] = _Blocks(start)
@@ -178,11 +222,3 @@ class Piece:
                 moment = datetime.fromtimestamp(start / 1000, UTC).isoformat(" ", "minutes")
                 self._tell(f"history of {self._stream.record}: {tier.title} from {moment}: {error}")
         return blocks
-
-    def _write(self, tier: Tier, start: int, data: bytes) -> None:
-        self._connection.execute(
-            "INSERT INTO blocks (stream, tier, start, newest, data) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (stream, tier, start) DO UPDATE SET data = excluded.data,"
-            " newest = max(newest, excluded.newest)",
-            (self._stream.id, tier, start, max(start + tier.span, self._received), data),
-        )

@@ -236,9 +236,17 @@ class Upkeep:
                     break
             else:
                 packed = through if is_last else some[-1]
-            piece.write(following)
+            for _ in piece.prepare(following):
+                yield stream, 0
+            if self._is_there(stream):
+                piece.write()
             yield stream, packed
             ids = ids[bisect_right(ids, packed) :]
+
+    def _is_there(self, stream: Stream) -> bool:
+        """Whether nobody else has deleted a stream's history since its rows were read."""
+        row = self._connection.execute("SELECT packed FROM streams WHERE id = ?", (stream.id,)).fetchone()
+        return row is not None and bool(row[0] <= stream.packed)
 
     # --- what goes ---
 
