@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from bench.ceiling import Ceiling
 from bench.database import Committed, Found, changes_in_history, late_messages, lost_messages, own_ceiling
+from bench.disk import seconds_to_sync
 from bench.measurement import BenchError, Options, Report
 from bench.pipeline import ACKNOWLEDGE, Pipeline, pipeline
 from bench.table import number
@@ -40,9 +41,13 @@ _MOST_COPIED = 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sustained:
-    """Changes a second that were committed, turn by turn, and the CPU seconds of 100,000 by process."""
+    """Changes a second that were committed, turn by turn, and the CPU seconds of 100,000 by process.
+
+    `disk`: how long it took meanwhile to have some bytes for good, in seconds, in order.
+    """
 
     rates: Sequence[float]
+    disk: Sequence[float]
     fleet_cpu: float
     broker_cpu: float
     aggregator_cpu: float
@@ -123,11 +128,13 @@ def _sustained(running: Pipeline, committed: Committed, broker: Ceiling) -> Sust
 
     programs = (os.getpid(), running.broker.pid, running.aggregator.pid)
     rates: list[float] = []
+    disk: list[float] = []
     used, total = [0.0] * len(programs), 0
     for _ in range(_TURNS):
         running.until(lambda: committed.messages == fleet.written, "all committed")
         with running.suspended():
             broker.take_turn()
+            disk += seconds_to_sync(running.database.with_name("disk"))
         go(_WARM_UP)
         before, since = [read_usage(one, None) for one in programs], time.monotonic()
         count = go(_SECONDS)
@@ -137,7 +144,7 @@ def _sustained(running: Pipeline, committed: Committed, broker: Ceiling) -> Sust
         now = [spent(usage, read_usage(one, None)) for usage, one in zip(before, programs, strict=True)]
         used = [so_far + more for so_far, more in zip(used, now, strict=True)]
     cpu = [one / total * 1e5 for one in used]
-    return Sustained(rates=rates, fleet_cpu=cpu[0], broker_cpu=cpu[1], aggregator_cpu=cpu[2])
+    return Sustained(rates=rates, disk=sorted(disk), fleet_cpu=cpu[0], broker_cpu=cpu[1], aggregator_cpu=cpu[2])
 
 
 def _latencies(running: Pipeline, committed: Committed, rate: float) -> list[float]:
@@ -169,7 +176,8 @@ def _overload(running: Pipeline, committed: Committed, rate: float) -> Overload:
 def _report(
     sustained: Sustained, ceiling: float, latencies: Sequence[float], overload: Overload, alone: float
 ) -> Report:
-    p50, p99 = (latencies[int(len(latencies) * share)] * 1000 for share in (0.5, 0.99))
+    p50, p99 = _median_and_p99(latencies)
+    disk50, disk99 = _median_and_p99(sustained.disk)
     rows = [
         ["", ""],
         ["sustained, changes/s committed", number(sustained.rate)],
@@ -182,6 +190,8 @@ def _report(
         ["  ratio", f"{sustained.rate / alone:.2f}"],
         ["at half, written to committed, p50 ms", number(p50)],
         ["  p99 ms", number(p99)],
+        ["the disk alone, 100 kB for good, p50 ms", number(disk50)],
+        ["  p99 ms", number(disk99)],
         ["  changes looked at", number(len(latencies))],
         ["at twice, changes/s written", number(overload.rate)],
         ["  all committed after, s", number(overload.settled)],
@@ -198,6 +208,7 @@ def _report(
         "sqlite_msgs_s": alone,
         "commit_p50_ms": p50,
         "commit_p99_ms": p99,
+        "disk_p99_ms": disk99,
         "overload_msgs_s": overload.rate,
         "overload_settled_s": overload.settled,
         "lost": float(overload.lost),
@@ -211,6 +222,11 @@ def _report(
         "broker, aggregator and fleet share this machine",
     ]
     return Report(title="Ingest: fleet, broker and aggregator", rows=rows, figures=figures, notes=notes)
+
+
+def _median_and_p99(seconds: Sequence[float]) -> tuple[float, float]:
+    """Of times in order, in milliseconds."""
+    return seconds[len(seconds) // 2] * 1000, seconds[int(len(seconds) * 0.99)] * 1000
 
 
 def _say(what: str) -> None:

@@ -1,4 +1,4 @@
-"""What the history takes up on disk, and how long it takes to read a day of one field from a large one."""
+"""What the history takes up on disk, how long it takes to read a day of one field, and what its upkeep holds up."""
 
 import statistics
 import subprocess
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import realistic
-from bench.database import pack, store_history, tier_bytes
+from bench.database import Step, pack, store_history, tier_bytes, upkeep_steps
 from bench.measurement import BenchError, Options, Report
 from bench.programs import ROOT
 from bench.table import number
@@ -24,20 +24,29 @@ _HOSTS, _MINUTES = 10_000, 10
 _INTERVAL = 10
 _DAY = 86_400
 _TRIES = 5
+_SECONDS_AN_HOUR = 3600
+_QUIET = 50
 
 
 def measure(options: Options) -> list[Report]:
     """Fill databases, and look at them."""
     raw, packed = _bytes_a_sample(options.directory / "realistic.db")
     taken = _day(options.directory / "day")
+    steps = _upkeep(options.directory / "busy.db")
+    longest = max(step.wall for step in steps) * 1000
     rows = [
         ["", ""],
         ["raw tier, bytes a field sample", number(raw)],
         ["block tier, bytes a field sample", number(packed)],
         [f"telemetry history, a day of one field beside {_HOSTS:,} hosts, s", number(taken)],
+        ["the longest step of the upkeep, ms", number(longest)],
+        ["  the longest of the processor, ms", number(max(step.cpu for step in steps) * 1000)],
     ]
-    figures = {"raw_bytes": raw, "block_bytes": packed, "history_day_s": taken}
-    notes = [f"realistic hosts: {realistic.HOSTS}, {realistic.HOURS} h; the file after a checkpoint, indexes included"]
+    figures = {"raw_bytes": raw, "block_bytes": packed, "history_day_s": taken, "upkeep_step_ms": longest}
+    notes = [
+        f"realistic hosts: {realistic.HOSTS}, {realistic.HOURS} h; the file after a checkpoint, indexes included",
+        f"upkeep packs two hours of a host that states changes each second, and of {_QUIET} others",
+    ]
     return [Report(title="The history: what it takes up, and to read", rows=rows, figures=figures, notes=notes)]
 
 
@@ -63,6 +72,20 @@ def _day(directory: Path) -> float:
         if done.returncode:
             raise BenchError(f"telemetry history: {done.stderr}")
     return statistics.median(times)
+
+
+def _upkeep(path: Path) -> list[Step]:
+    """The steps of packing some hours, those of a host that states changes each second among them."""
+    course, start = Course(0), int(time.time()) // _SECONDS_AN_HOUR * _SECONDS_AN_HOUR - 4 * _SECONDS_AN_HOUR
+    rows = []
+    for second in range(2 * _SECONDS_AN_HOUR):
+        moment = (start + second) * 1000
+        for host in range(_QUIET + 1 if second % _INTERVAL == 0 else 1):
+            key, position = RecordKey(_MINER, f"seal{host:05}"), Position(1, second + 1)
+            values = course.change(second + host)
+            rows.append(HistoryRow(key, Owner.HARDWARE, position, moment, moment + 50, second == 0, values, ()))
+    store_history(path, rows)
+    return upkeep_steps(path, (start + 4 * _SECONDS_AN_HOUR) * 1000)
 
 
 def _large_history(now: int) -> Iterator[HistoryRow]:

@@ -38,6 +38,7 @@ TARGETS = (
     Target(key="block_bytes", title="bytes a field sample, in blocks", limit=4, aim=3),
     Target(key="ls_10k_s", title="ls and show of 10,000 hosts, the slower, s", limit=0.5, aim=0.25),
     Target(key="history_day_s", title="history of a field over a day, s", limit=0.3, aim=0.15),
+    Target(key="upkeep_step_ms", title="the longest that upkeep holds up a commit, ms", limit=50, aim=25),
     Target(key="scrape_10k_s", title="Prometheus scrapes 10,000 hosts, s", limit=5, aim=2),
     Target(key="aggregator_rss_mb", title="aggregator at 10,000 hosts, RSS MiB", limit=250, aim=120),
     Target(key="cost_growth", title="aggregator's CPU a change, 10,000 hosts / 100", limit=1.5, aim=1.0),

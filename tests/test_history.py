@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -277,6 +278,58 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (upkeep, "_STREAMS_A_STEP", 2), (upkeep, "_SECONDS_A_STEP", 0),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, size)
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_deleted_while_it_is_packed_does_not_come_back(tmp_path: Path) -> None:
+    rows = [
+        HistoryRow(HOST, Owner.HARDWARE, Position(1, seq + 1), START + seq * MINUTE, START + seq * MINUTE, False,
+                   {"diskR": seq, "taskState": str(seq)}, ())
+        for seq in range(30)
+    ]  # fmt: skip
+    for steps in itertools.count():
+        path = tmp_path / f"{steps}.db"
+        with closing(SqliteStore(path)) as store:
+            store.commit(Batch(history=rows))
+            is_done = not all(store.maintain(START + 5 * HOUR) for _ in range(steps))
+            delete_history(path, [HOST])
+            while store.maintain(START + 6 * HOUR):
+                pass
+        with open_history(path) as history:
+            assert list(history.statements(HOST)) == []
+            assert list(history.summaries(HOST, "diskR", START, START + 3 * HOUR, HOUR)) == []
+        if is_done:
+            assert steps > 20
+            return
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("full_at", [None, 4, 17])
+@pytest.mark.parametrize("late_at", [None, 3])
+def test_what_the_first_of_an_hours_blocks_states_holds_on_in_the_next_hour(
+    tmp_path: Path, full_at: int | None, late_at: int | None
+) -> None:
+    plain, path = PlainList(), tmp_path / "telemetry.db"
+    for seq in range(24):
+        time = START + HOUR + (seq - 22) * MINUTE  # two of them are of the next hour
+        received = time + (30 * MINUTE if seq == late_at else 0)
+        values: dict[str, Any] = {"diskR": 7, "taskState": "first"} if seq == 1 else {"diskW": seq}
+        position = Position(1, seq + 1)
+        plain.rows.append(HistoryRow(HOST, Owner.HARDWARE, position, time, received, seq == full_at, values, ()))
+    with closing(SqliteStore(path)) as store:
+        store.commit(Batch(history=sorted(plain.rows, key=lambda row: row.received)))
+        while store.maintain(START + 5 * HOUR):
+            pass
+    with open_history(path) as history:
+        for name in ("diskR", "diskW"):
+            found = {one.start: one for one in history.summaries(HOST, name, START, START + 3 * HOUR, 5 * MINUTE)}
+            for start in range(START, START + 3 * HOUR, 5 * MINUTE):
+                expected = plain.summary(HOST, name, Owner.HARDWARE, start, start + 5 * MINUTE)
+                assert (start in found) == (expected is not None)
+                if expected is not None:
+                    assert found[start]._replace(mean=0) == Summary(start=start, **expected)._replace(mean=0)
+        stated = [tuple(one) for one in history.changes(HOST, "taskState", START, START + 3 * HOUR)]
+        assert stated == plain.changes(HOST, "taskState", Owner.HARDWARE, START, START + 3 * HOUR)
 
 
 @pytest.mark.usefixtures("small")
