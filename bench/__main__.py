@@ -57,7 +57,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=180.0, help="how long to watch agent_cost (default: %(default)g)"
+        "--seconds", type=float, default=120.0, help="how long to watch agent_cost (default: %(default)g)"
     )
     parser.add_argument("--warm-up", type=float, default=25.0, help="seconds before that (default: %(default)g)")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, help="these measurements, not all")

@@ -1,6 +1,7 @@
 """What measurements look up in the aggregator's database. All that they know of its tables stands here."""
 
 import contextlib
+import gc
 import itertools
 import sqlite3
 import time
@@ -100,12 +101,16 @@ class Step(NamedTuple):
 def upkeep_steps(path: Path, time_ms: int) -> list[Step]:
     """Do the upkeep of a moment at which all rows are old; between two steps an aggregator commits."""
     steps = []
+    # As in an aggregator, Python's collector has nothing to look at but what the upkeep makes.
+    gc.collect()
+    gc.freeze()
     with contextlib.closing(SqliteStore(path)) as store:
         is_more = True
         while is_more:
             wall, cpu = time.monotonic(), time.thread_time()
             is_more = store.maintain(time_ms)
             steps.append(Step(time.monotonic() - wall, time.thread_time() - cpu))
+    gc.unfreeze()
     return steps
 
 
