@@ -281,22 +281,27 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_what_is_deleted_while_it_is_packed_does_not_come_back(tmp_path: Path) -> None:
-    rows = [
-        HistoryRow(HOST, Owner.HARDWARE, Position(1, seq + 1), START + seq * MINUTE, START + seq * MINUTE, False,
-                   {"diskR": seq, "taskState": str(seq)}, ())
-        for seq in range(30)
-    ]  # fmt: skip
+def test_what_is_deleted_while_it_is_packed_does_not_come_back_and_what_follows_stays(tmp_path: Path) -> None:
+    def rows_from(seq: int, begin: int) -> list[HistoryRow]:
+        times = [(one, begin + (one - seq) * MINUTE) for one in range(seq, seq + 30)]
+        return [
+            HistoryRow(HOST, Owner.HARDWARE, Position(1, seq + 1), time, time, False,
+                       {"diskR": seq, "taskState": str(seq)}, ())
+            for seq, time in times
+        ]  # fmt: skip
+
+    rows, following = rows_from(0, START), rows_from(30, START + 4 * HOUR)
     for steps in itertools.count():
         path = tmp_path / f"{steps}.db"
         with closing(SqliteStore(path)) as store:
             store.commit(Batch(history=rows))
             is_done = not all(store.maintain(START + 5 * HOUR) for _ in range(steps))
             delete_history(path, [HOST])
-            while store.maintain(START + 6 * HOUR):
+            store.commit(Batch(history=following))
+            while store.maintain(START + 7 * HOUR):
                 pass
         with open_history(path) as history:
-            assert list(history.statements(HOST)) == []
+            assert [one.seq for _, one in history.statements(HOST)] == [row.position.seq for row in following]
             assert list(history.summaries(HOST, "diskR", START, START + 3 * HOUR, HOUR)) == []
         if is_done:
             assert steps > 20

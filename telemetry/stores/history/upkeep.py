@@ -238,15 +238,16 @@ class Upkeep:
                 packed = through if is_last else some[-1]
             for _ in piece.prepare(following):
                 yield stream, 0
-            if self._is_there(stream):
+            if some and not self._is_deleted(stream, some[0]):
                 piece.write()
             yield stream, packed
             ids = ids[bisect_right(ids, packed) :]
 
-    def _is_there(self, stream: Stream) -> bool:
-        """Whether nobody else has deleted a stream's history since its rows were read."""
+    def _is_deleted(self, stream: Stream, number: int) -> bool:
+        """Whether somebody else has deleted a stream's history since a row of it was read."""
+        # `packed` is then beyond that row; beyond what the stream's is here it stays after any deletion of before.
         row = self._connection.execute("SELECT packed FROM streams WHERE id = ?", (stream.id,)).fetchone()
-        return row is not None and bool(row[0] <= stream.packed)
+        return row is None or bool(row[0] >= number)
 
     # --- what goes ---
 
