@@ -743,6 +743,25 @@ def test_an_epoch_far_ahead_of_the_clock_is_refused() -> None:
     assert len(bench.core.take_batch().history) == 1
 
 
+def test_a_log_that_is_followed_goes_on_when_the_clock_goes_back_for_years() -> None:
+    bench, epoch = Bench(), 12 * 365 * 86_400_000
+    first, late, third = (
+        encode_change(Change(epoch=epoch, seq=seq, time=1, prev=seq - 1, values={"diskR": seq})) for seq in (1, 2, 3)
+    )
+    topic = TOPICS.change(HOST, Owner.HARDWARE)
+    begun = Backlog(epoch=epoch, first=1, next=2, messages=((topic, first),))
+    rest = Backlog(epoch=epoch, first=2, next=3, messages=((topic, late),))
+    for time, to, payload in (
+        (epoch, TOPICS.backlog(AGENT), encode_backlog(begun)),
+        (0, topic, third),
+        (0, TOPICS.backlog(AGENT), encode_backlog(rest)),
+    ):
+        bench.core.receive_all([Message(to, payload, False, b"")], now=bench.now, time=time)
+    bench.settle()
+    assert (bench.history, bench.rejected) == ([1, 3, 2], [])
+    assert [decode_ack(one.payload).position.seq for _, one in bench.published if "/ack/" in one.topic] == [3]
+
+
 def test_what_is_anothers_to_state_is_counted_by_its_topic() -> None:
     bench = Bench()
     own, host = "miners/f01234", "miners/f01234/workers/seal01"

@@ -431,7 +431,7 @@ class Core:
             return
         allowance = self._allowances.of(agent.key, self._now)
         allowance.charge(len(batch.messages) * MESSAGE_COST)
-        if batch.epoch >= agent.follower.epoch:
+        if agent.logs.begins(batch.epoch):
             self._log_of(agent, batch.epoch)
         follower = agent.logs.keep(batch.epoch, batch.now)
         if follower is None:
