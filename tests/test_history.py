@@ -273,11 +273,20 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes so small that a few messages exceed each of them."""
     for module, name, size in (
         (writing, "MOST_UNMARKED", 5), (writing, "_MARKED_AT_ONCE", 2), (writing, "MOST_NAMES", 7),
+        (writing, "MOST_STATED", 9),
         (packing, "MOST_ROWS", 5), (upkeep, "MOST_ROWS", 5), (packing, "_LARGEST_BLOCK", 6),
         (upkeep, "_LINKS_A_PIECE", 3), (upkeep, "_ROWS_A_STEP", 4), (upkeep, "_BLOCKS_A_STEP", 2),
         (upkeep, "_STREAMS_A_STEP", 2), (upkeep, "_SECONDS_A_STEP", 0),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, size)
+
+
+def test_messages_of_fields_without_end_make_the_writer_no_larger(tmp_path: Path) -> None:
+    with closing(SqliteStore(tmp_path / "telemetry.db")) as store:
+        for seq in range(1, 30):
+            values = dict.fromkeys((f"new{seq}x{number}" for number in range(10_000)), seq)
+            store.commit(Batch(history=[HistoryRow(HOST, Owner.HARDWARE, Position(1, seq), 1, 1, False, values, ())]))
+        assert 0 < sum(map(len, store._history._statements)) <= writing.MOST_STATED
 
 
 @pytest.mark.usefixtures("small")

@@ -27,8 +27,9 @@ _MARKED_AT_ONCE = 1_000
 MOST_NAMES = 10_000
 """Fields that have a short name; those beyond are written out, so that no sender can make us grow."""
 
-_MOST_STATEMENTS = 10_000
-"""Sets of fields of which it is known how a message states them: those of a fleet repeat."""
+MOST_STATED = 100_000
+"""Names in the sets of fields of which it is known how a message states them. Those of a fleet repeat; who makes up
+others all the time makes us no larger than that."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS names (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -114,6 +115,7 @@ class HistoryWriter:
                 by_id[row["stream"]].last = row["id"]
         self._numbers = {name: number for number, name in self._connection.execute("SELECT number, name FROM names")}
         self._statements: dict[tuple[str, ...], list[Any]] = {}
+        self._stated = 0
         self._is_sure = True
         self.learned += 1
 
@@ -208,8 +210,10 @@ class HistoryWriter:
 
     def _new_statement(self, names: tuple[str, ...]) -> list[Any]:
         """What is stored of a message that states these fields, but for their values."""
-        if len(self._statements) >= _MOST_STATEMENTS:
+        self._stated += len(names)
+        if self._stated > MOST_STATED:
             self._statements.clear()
+            self._stated = len(names)
         statement = self._statements[names] = [entry for name in names for entry in (self._number(name), None)]
         return statement
 
