@@ -69,12 +69,16 @@ class Admission:
         self._record, self._owner = record, owner
         self._checks = {name: _checks(field.type) for name, field in record.owned_by(owner).items()}
         self._places = {name: place for place, name in enumerate(record.by_name)}
-        self._forms: dict[tuple[tuple[str, ...], tuple[type, ...]], Form] = {}
+        # None: some of them are lists or objects, which are looked at each time.
+        self._forms: dict[tuple[tuple[str, ...], tuple[type, ...]], Form | None] = {}
 
     def form_of(self, values: Mapping[str, Any]) -> Form | None:
         """The form of values that are all scalars and may enter the record as they are; None where they are not."""
         named = tuple(values), tuple(map(type, values.values()))
-        form = self._forms.get(named) or self._new_form(*named)
+        try:
+            form = self._forms[named]
+        except KeyError:
+            form = self._new_form(*named)
         if form is not None:
             for name in form.integers:
                 if not -INTEGER_LIMIT <= values[name] < INTEGER_LIMIT:
@@ -88,12 +92,13 @@ class Admission:
     def _new_form(self, names: tuple[str, ...], kinds: tuple[type, ...]) -> Form | None:
         if not all(kind in self._checks.get(name, ()) for name, kind in zip(names, kinds, strict=True)):
             return None
-        if not _COMPOUND.isdisjoint(kinds):
-            return None
         if len(self._forms) >= MOST_FORMS:
             self._forms.clear()
-        integers = tuple(name for name, kind in zip(names, kinds, strict=True) if kind is int)
-        form = self._forms[names, kinds] = Form(integers, tuple(self._places[name] for name in names))
+        form = None
+        if _COMPOUND.isdisjoint(kinds):
+            integers = tuple(name for name, kind in zip(names, kinds, strict=True) if kind is int)
+            form = Form(integers, tuple(self._places[name] for name in names))
+        self._forms[names, kinds] = form
         return form
 
     def _one_by_one(self, values: Mapping[str, Any]) -> Admitted:
