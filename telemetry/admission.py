@@ -4,7 +4,6 @@
 names and JSON types were let pass before is known by these alone, and only what is new is looked at name by name.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -20,9 +19,8 @@ from telemetry.fields import (
     fits,
     fits_integer,
     has_no_null,
+    is_field_name,
 )
-
-_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 _COMPOUND = frozenset({list, dict})
 MOST_FORMS = 4096
@@ -143,7 +141,7 @@ def admit_snapshot(record: Record, values: Mapping[str, Any]) -> Mapping[str, Va
 
 def _is_of_a_newer_version(name: str, value: object) -> bool:
     """Whether what is not declared here may be a field of another version's declaration."""
-    return _FIELD_NAME.fullmatch(name) is not None and has_no_null(value)
+    return is_field_name(name) and has_no_null(value)
 
 
 @cache

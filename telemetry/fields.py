@@ -3,6 +3,7 @@
 A field has its declared JSON type in every message; `null` is never a value.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +14,8 @@ from telemetry.units import Unit
 
 Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any]
 """A JSON value without null."""
+
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 INTEGER_LIMIT = 2**63
 """SQLite's INTEGER. What does not fit is refused at the door, not at the commit."""
@@ -183,6 +186,11 @@ def _fits_scalar(declared: Scalar, value: object) -> bool:
     if isinstance(value, int):
         return declared in {Scalar.INTEGER, Scalar.NUMBER} and fits_integer(value)
     return declared is Scalar.NUMBER and isinstance(value, float)
+
+
+def is_field_name(name: str) -> bool:
+    """Whether a field, of any version, can have this name."""
+    return _FIELD_NAME.fullmatch(name) is not None
 
 
 def fits_integer(value: int) -> bool:

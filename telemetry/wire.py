@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from telemetry.errors import WireError
-from telemetry.fields import Record, Scalar, Value, fits
+from telemetry.fields import Record, Scalar, Value, fits, is_field_name
 
 if TYPE_CHECKING:
     from telemetry.health import Health
@@ -29,8 +29,8 @@ _FIRST_CHARACTER = itemgetter(slice(1))
 _ALWAYS_RESERVED = 3
 """`_epoch`, `_seq` and `_time`."""
 
-_new = tuple.__new__
-"""Makes a named tuple at half of what its own constructor costs, which is written in Python."""
+new_tuple = tuple.__new__
+"""Makes a named tuple of all its members, at half of what its own constructor costs, which is written in Python."""
 
 
 class Position(NamedTuple):
@@ -175,10 +175,10 @@ def decode_change(payload: bytes) -> Change:
         raise WireError("_time: expected Unix milliseconds, before the year 9000")
     # Most messages have no other reserved key; their bytes show it without a look at each name.
     if payload.count(b'"_') == _ALWAYS_RESERVED and payload.find(b"\\") < 0:
-        return _new(Change, (epoch, seq, time, seq - 1, False, False, message, ()))
+        return new_tuple(Change, (epoch, seq, time, seq - 1, False, False, message, ()))
     full = _flag(message, "_full")
     prev = None if full else (_number(message, "_prev") if "_prev" in message else seq - 1)
-    gone = tuple(_names(message, "_gone")) if "_gone" in message else ()
+    gone = tuple(filter(is_field_name, _names(message, "_gone"))) if "_gone" in message else ()
     values = {name: value for name, value in message.items() if not name.startswith("_")}
     return Change(epoch, seq, time, prev, full, _flag(message, "_first"), values, gone)
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from telemetry.config import Retention
 from telemetry.fields import Owner
 from telemetry.stores import Batch, HistoryRow
-from telemetry.stores.history import HOUR, Statement, Summary, blocks, packing, upkeep, writing
+from telemetry.stores.history import HOUR, Statement, Summary, blocks, packing, summaries, upkeep, writing
 from telemetry.stores.history.reading import History, open_history
 from telemetry.stores.history.upkeep import FOREVER
 from telemetry.stores.sqlite import SqliteStore, delete_history
@@ -79,6 +79,14 @@ def test_a_block_of_summaries_loses_nothing(rows: list[Summary]) -> None:
     back = blocks.Summaries(blocks.encode_summaries({"1": rows}, {}, source=7))
     assert repr(back.summaries["1"]) == repr(rows)
     assert (back.changes, back.source) == ({}, 7)
+
+
+def test_the_mean_of_the_largest_numbers_is_none_of_those_beyond_all() -> None:
+    timeline: blocks.Timeline = [(START, 5e307), (START + 4 * MINUTE, 1e308)]
+    five, hour = (summaries.summarize(timeline, START, START + 5 * MINUTE, step) for step in (5 * MINUTE, HOUR))
+    assert math.isclose(five[0].mean, 6e307)
+    assert math.isclose(summaries.combine(five * 3, HOUR)[0].mean, 6e307)
+    assert 5e307 < hour[0].mean < 1e308
 
 
 DAY = 24 * HOUR

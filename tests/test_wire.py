@@ -184,3 +184,8 @@ def test_a_value_of_the_wrong_type_or_sender_is_refused_alone(values: dict[str, 
 def test_a_field_of_a_newer_agent_is_admitted_and_named() -> None:
     admitted = admission(WORKER_INFO, Owner.HARDWARE).admit({"fanSpeed": 900})
     assert (admitted.values, admitted.unknown, admitted.refused) == ({"fanSpeed": 900}, ("fanSpeed",), ())
+
+
+def test_gone_are_only_names_that_a_field_can_have() -> None:
+    payload = b'{"_epoch":1,"_seq":2,"_time":3,"_gone":["diskR","5","_full","newer",""]}'
+    assert wire.decode_change(payload).gone == ("diskR", "newer")

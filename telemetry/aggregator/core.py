@@ -44,6 +44,7 @@ from telemetry.wire import (
     decode_resubscribe,
     encode_ack,
     encode_request,
+    new_tuple,
 )
 
 if TYPE_CHECKING:
@@ -348,9 +349,9 @@ class Core:
             values = self._admit(feed, values, payload)
         if values or gone or full:
             self.counts["changes"] += 1
-            position = tuple.__new__(Position, (epoch, seq))
+            position = new_tuple(Position, (epoch, seq))
             row = feed.record.key, feed.owner, position, time, self._time, full, values, gone
-            self._batch.history.append(tuple.__new__(HistoryRow, row))
+            self._batch.history.append(new_tuple(HistoryRow, row))
         if follower is not agent.logs.present:
             self._altered(agent)
             return True

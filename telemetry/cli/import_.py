@@ -19,6 +19,7 @@ from telemetry.cli.known import tell
 from telemetry.cli.options import Chosen, add_common, add_database, chosen, named_record
 from telemetry.cli.tables import count_of, format_moment
 from telemetry.errors import TelemetryError, UsageError
+from telemetry.fields import is_field_name
 from telemetry.stores import HistoryRow
 from telemetry.stores.backup import MAGIC, restore, unserved
 from telemetry.stores.reading import open_reader
@@ -137,8 +138,8 @@ def read_message(told: object) -> HistoryRow:
     if owner is None:
         raise UsageError(f"_owner: expected {' or '.join(owners)}")
     gone = told.get("_gone", [])
-    if not isinstance(gone, list) or not all(isinstance(name, str) for name in gone):
-        raise UsageError("_gone: expected names")
+    if not isinstance(gone, list) or not all(isinstance(name, str) and is_field_name(name) for name in gone):
+        raise UsageError("_gone: expected names of fields")
     admitted = admission(key.record, owner).admit({name: value for name, value in told.items() if _is_stated(name)})
     if admitted.refused:
         raise UsageError("; ".join(admitted.refused))

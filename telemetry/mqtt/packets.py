@@ -6,6 +6,8 @@ What is the least unusual about one of them is not judged here: it is left to pa
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from telemetry.wire import new_tuple
+
 _PUBLISH: Final = 0x30
 _TYPE_AND_QOS_2: Final = 0xF4
 _QOS_1: Final = 0x02
@@ -77,8 +79,6 @@ class PacketReader:
         One loop without a call: of all that a message costs until it is delivered, this is half.
         """
         end, is_v5, topics = len(data), self._is_v5, self._topics
-        # The constructor of a named tuple is written in Python, and costs twice as much.
-        new = tuple.__new__
         while at + 2 < end:
             first, length, body = data[at], data[at + 1], at + 2
             if length > 127:
@@ -102,7 +102,7 @@ class PacketReader:
             topic = topics.get(name) or self._decode(name)
             if after > stop or topic is None:
                 break
-            messages.append(new(Message, (topic, data[after:stop], first & _RETAIN == _RETAIN, mid)))
+            messages.append(new_tuple(Message, (topic, data[after:stop], first & _RETAIN == _RETAIN, mid)))
             at = stop
         return at
 

@@ -1,7 +1,7 @@
 """Some rows of one stream become part of its blocks, and the summaries of their hours are made anew.
 
-What that computes is done in portions of some milliseconds, before anything is written: an hour of a busy sender takes
-a second in all.
+What that computes is done in portions, before anything is written: an hour of a busy sender takes a second in all, a
+portion of it some ten milliseconds.
 
 A block that is damaged is never written over: what would go into it goes into another one beside it. Summaries are
 made anew only from all messages of which they were made before: where some of those expired or are damaged, the old

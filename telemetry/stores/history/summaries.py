@@ -8,6 +8,7 @@ change all the time, only what they were at the end of each step.
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
+from math import isfinite
 from operator import mul, sub
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +57,14 @@ def _summary(start: int, values: list[float | None], held: list[int], counted: i
         return None
     least, most, total = min(numbers), max(numbers), sum(held)
     mean = sum(map(mul, numbers, held)) / total if total else numbers[-1]
+    if not isfinite(mean):
+        # So large are the numbers that their sums are beyond all floats.
+        mean = sum(number * (duration / total) for number, duration in zip(numbers, held, strict=True))
     return Summary(start, least, _within(least, mean, most), most, numbers[-1], counted, total)
 
 
 def _within(least: float, mean: float, most: float) -> float:
-    """A mean; sums of the largest numbers are beyond all numbers."""
+    """A mean, which rounding may have put beyond what it is of."""
     return float(mean if least <= mean <= most else most)
 
 
@@ -83,7 +87,7 @@ def combine(summaries: Sequence[Summary], step: int, offset: int = 0) -> list[Su
 def _combined(start: int, parts: Sequence[Summary]) -> Summary:
     held = sum(one.held for one in parts)
     weight = held or len(parts)
-    mean = sum(one.mean * (one.held if held else 1) for one in parts) / weight
+    mean = sum(one.mean * ((one.held if held else 1) / weight) for one in parts)
     least, most = min(one.min for one in parts), max(one.max for one in parts)
     return Summary(
         start,

@@ -183,7 +183,7 @@ class Upkeep:
                     is_more = False
                 self._connection.executemany(
                     "UPDATE streams SET packed = max(packed, ?) WHERE id = ?",
-                    [(number, stream.id) for stream, number in packed],
+                    [(number, stream.id) for stream, number in packed if number],
                 )
             for stream, number in packed:
                 stream.packed = max(stream.packed, number)
