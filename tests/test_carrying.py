@@ -309,6 +309,18 @@ def test_only_an_earlier_backup_is_replaced(database: Path, tmp_path: Path) -> N
     assert database.read_bytes() == before
 
 
+def test_a_backup_takes_no_place_of_a_pipe_or_a_device(database: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    status, _, error = ran("backup", str(pipe), "--database", str(database))
+    assert (status, error) == (1, f"telemetry: {pipe} is no file, so it stays: give another\n")
+    assert ran("backup", f"{tmp_path}/copy.db", "--database", str(database))[0] == 0
+    status, _, error = ran("import", f"{tmp_path}/copy.db", "--force", "--database", str(pipe))
+    assert (status, error) == (1, f"telemetry: {pipe} is no file, so it stays: give another\n")
+    assert pipe.is_fifo()
+    assert not list(tmp_path.glob("*before*"))
+
+
 def test_a_damaged_database_gives_no_backup(database: Path, tmp_path: Path) -> None:
     whole = database.read_bytes()
     database.write_bytes(whole[:-4096] + b"\xa5" * 4096)

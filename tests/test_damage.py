@@ -7,6 +7,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -323,6 +324,20 @@ def test_all_that_can_be_read_is_saved(path: Path, tmp_path: Path, capsys: pytes
         assert not history.damaged
     assert _query(saved, "SELECT count(*) FROM history") == [(0,)]
     assert main(["check", "--db", "--database", str(path), "--save", str(saved)]) == 2
+
+
+@pytest.mark.usefixtures("plain")
+def test_what_cannot_be_saved_as_a_whole_is_not_there_at_all(path: Path, tmp_path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        store.commit(Batch(history=_rows(240, 6000)))
+    assert path.stat().st_size > 1 << 20
+    words = ("check", "--db", "--database", path, "--save", tmp_path / "saved.db")
+    limited = ("prlimit", "--fsize=524288", sys.executable, "-m", "telemetry", *map(str, words))
+    told = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 1
+    assert told.stderr.endswith("; nothing was saved\n")
+    assert told.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("saved*"))
 
 
 # --- disks ---

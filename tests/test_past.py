@@ -299,6 +299,11 @@ def test_a_plot_fits_80_columns_without_colour_and_shows_the_curve(
         (("f01234", "seal01", "cpuLod"), 2, "unknown field cpuLod; did you mean cpuLoad?"),
         (("f01234/seal01", "cpuLod"), 2, "unknown field cpuLod; did you mean cpuLoad?"),
         (("f01234", "cpuLoad"), 2, "cpuLoad is a field of hosts: name one, as in f01234/HOST"),
+        (
+            ("f01234", "seal01", "minerBalance"),
+            2,
+            "minerBalance is a field of the miner, not of its hosts: name f01234",
+        ),
         (("f01234", "seal01"), 2, "which field of f01234/seal01?"),
         (("f01234", "seal01", "hostName"), 2, "hostName names the record"),
         (("f01234", "seal01", "netState"), 2, "see `telemetry events f01234/seal01`"),

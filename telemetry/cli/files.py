@@ -17,6 +17,9 @@ Advance = Callable[[int, int], None]
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside the one to be made, which takes its place once all is written, and goes if it is not."""
+    # As root another file would take even the place of /dev/null.
+    if path.exists() and not path.is_file():
+        raise TelemetryError(f"{path} is no file, so it stays: give another")
     # Ends as Ctrl-C does: by an exception, so that the temporary file goes.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -1,7 +1,7 @@
 """Reading a table past damaged pages: all rows but those that stand on them."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,7 +19,9 @@ class Lost(NamedTuple):
     last: int
 
 
-def salvage(connection: sqlite3.Connection, table: str, lost: list[Lost], first: int = 0) -> Iterator[sqlite3.Row]:
+def salvage(
+    connection: sqlite3.Connection, table: str, lost: list[Lost], first: int = 0
+) -> Generator[sqlite3.Row, None, None]:
     """All rows of a table that can be read, each as `number` and its columns; where others are is added to `lost`."""
     at = first
     while True:

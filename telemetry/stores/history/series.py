@@ -52,8 +52,10 @@ def require_field(history: History, key: RecordKey, name: str) -> None:
         elsewhere = declared(name)
         if elsewhere is not None and key.hostName is None:
             raise UsageError(f"{name} is a field of hosts: name one, as in {key.minerId}/HOST")
+        if elsewhere is not None:
+            raise UsageError(f"{name} is a field of the miner, not of its hosts: name {key.minerId} alone")
         stated = history.fields()
-        if name not in stated or elsewhere is not None:
+        if name not in stated:
             raise UsageError(f"unknown field {name}{nearest(name, {*stated, *key.record.by_name})}")
     elif field.owner is Owner.KEY:
         raise UsageError(f"{name} names the record: it does not change")
