@@ -323,7 +323,7 @@ def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
     """The end of an error on an unknown name: the nearest known one, if there is any."""
     import difflib  # noqa: PLC0415  # for errors only
 
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 

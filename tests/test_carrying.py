@@ -193,6 +193,7 @@ def test_a_selection_is_of_records_fields_and_time(database: Path, tmp_path: Pat
     assert (status, "line 1: no whole message" in error) == (1, True)
     assert ran("export", "f01234", "--since", "-1s", *words)[0] == 1
     assert ran("export", "--fields", "cpuLod", *words)[2].endswith("unknown field cpuLod; did you mean cpuLoad?\n")
+    assert "netState is not in the history of messages" in ran("export", "--fields", "netState", *words)[2]
 
 
 def test_steps_are_exported_from_the_summaries(database: Path, tmp_path: Path) -> None:

@@ -307,7 +307,13 @@ def test_a_plot_fits_80_columns_without_colour_and_shows_the_curve(
         (("f01234", "seal01"), 2, "which field of f01234/seal01?"),
         (("f01234", "seal01", "hostName"), 2, "hostName names the record"),
         (("f01234", "seal01", "netState"), 2, "see `telemetry events f01234/seal01`"),
-        (("f01234", "seal01", "cpuLoad", "--agg", "median"), 2, "--agg median: expected min, mean, max, last, count"),
+        (("f01234", "seal01", "cpuLoad", "--agg", "max"), 2, "give --step too"),
+        (("f01234", "seal01", "cpuLoad", "--step", "1h", "--agg", ""), 2, "--agg: expected min, mean"),
+        (
+            ("f01234", "seal01", "cpuLoad", "--step", "1h", "--agg", "median"),
+            2,
+            "--agg median: expected min, mean, max, last, count",
+        ),
         (("f01234", "seal01", "cpuLoad", "--step", "often"), 2, "'often' is no length of time"),
         (("f01234", "seal01", "cpuLoad", "--step", "1ms"), 2, "take a longer step"),
         (("f01234", "seal01", "taskState", "--plot"), 2, "taskState is no number"),
@@ -327,8 +333,17 @@ def test_a_range_without_data_is_told(fleet: str, capsys: pytest.CaptureFixture[
     status, out, error = ran(capsys, "history", "f01234", "seal01", "cpuLoad", *words)
     assert (status, out) == (1, "")
     assert "nothing known of cpuLoad from" in error
-    status, _, error = ran(capsys, "events", "f01234", "seal09", *words[:4], "--database", fleet)
+    status, _, error = ran(capsys, "events", "f01234", "seal01", *words[:4], "--database", fleet)
     assert (status, "no events from" in error) == (1, True)
+    status, _, error = ran(capsys, "events", "f01234", "seal09", *words[:4], "--database", fleet)
+    assert (status, error) == (1, "telemetry: f01234/seal09: no agent of it is known\n")
+
+
+def test_what_is_still_to_come_is_not_shown(fleet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("at", "2999-01-01"), ("diff", "-1h", "2999-01-01")):
+        status, out, error = ran(capsys, *words, "f01234", "seal01", "--database", fleet)
+        assert (status, out, error.count("\n")) == (2, "", 1)
+        assert "2999-01-01 00:00:00 is still to come" in error
     status, _, error = ran(capsys, "at", clock(START - HOUR), "f01234", "seal01", "--database", fleet)
     assert (status, "f01234/seal01: nothing known of it at" in error) == (1, True)
 

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the record as `show` would have then."""
     now = time.time_ns() // 1_000_000
     key = record_of(arguments)
-    [moment] = moments(chosen(arguments).database, key, [parse_time(arguments.time, now)])
+    [moment] = moments(chosen(arguments).database, key, [parse_time(arguments.time, now)], now)
     if arguments.json:
         newest = max(one.time for one in moment.held.values())
         print(orjson.dumps(key.fields | moment.values | {"_time": newest}).decode())

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(words) not in {1, 2}:
         raise UsageError(_EXAMPLE)
     key = named_record(words[0], words[1] if len(words) > 1 else None)
-    before, after = (moment.values for moment in moments(chosen(arguments).database, key, [first, second]))
+    before, after = (moment.values for moment in moments(chosen(arguments).database, key, [first, second], now))
     names = [name for name in before | after if _differ(before.get(name), after.get(name))]
     if arguments.json:
         print(orjson.dumps([_told(name, before, after) for name in names]).decode())

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_range(parser, since=None)
     parser.add_argument("--step", metavar="SPAN", help="one row a step of such a length: 5m, 1h, 1d")
     parser.add_argument(
-        "--agg", metavar="NAMES", default="mean",
-        help=f"with --step, of numbers: {', '.join(AGGREGATES)}, or several with commas (default: %(default)s)",
+        "--agg", metavar="NAMES",
+        help=f"with --step, of numbers: {', '.join(AGGREGATES)}, or several with commas (default: mean)",
     )  # fmt: skip
     parser.add_argument("--format", choices=WRITERS, help="default: as --output ends, else csv")
     parser.add_argument("--output", metavar="FILE", default="-", help="the file to make (default: standard output)")
@@ -74,7 +74,8 @@ class _Export:
 def run(arguments: argparse.Namespace) -> int:
     """Write the selection."""
     since, until = range_of(arguments, time.time_ns() // 1_000_000)
-    step, aggregates = 0 if arguments.step is None else parse_span(arguments.step), aggregates_of(arguments.agg)
+    step = 0 if arguments.step is None else parse_span(arguments.step)
+    aggregates = aggregates_of(arguments.agg, step)
     database, output = chosen(arguments).database, Path(arguments.output)
     write = WRITERS[_format(arguments.format, output)]
     with opened(database) as history:
@@ -139,6 +140,9 @@ def _fields(history: History, keys: Sequence[RecordKey], named: str | None) -> l
     for name in wanted:
         if name not in known:
             raise UsageError(f"--fields: unknown field {name}{nearest(name, known)}")
+        found = declared(name)
+        if found is not None and found.owner is Owner.AGGREGATOR:
+            raise UsageError(f"--fields: {name} is not in the history of messages: see `telemetry events`")
     return list(dict.fromkeys(wanted))
 
 

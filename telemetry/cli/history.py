@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_range(parser, since="-1h")
     parser.add_argument("--step", metavar="SPAN", help="one row a step of such a length: 30s, 5m, 1h, 1d")
     parser.add_argument(
-        "--agg", metavar="NAMES", default="mean",
-        help=f"with --step, of numbers: {', '.join(AGGREGATES)}, or several with commas (default: %(default)s); "
+        "--agg", metavar="NAMES",
+        help=f"with --step, of numbers: {', '.join(AGGREGATES)}, or several with commas (default: mean); "
         "of other fields what held at the step's end",
     )  # fmt: skip
     add_common(parser)
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table, or what is asked for in its place."""
     since, until = range_of(arguments, time.time_ns() // 1_000_000)
     step = 0 if arguments.step is None else parse_span(arguments.step)
-    aggregates = aggregates_of(arguments.agg)
+    aggregates = aggregates_of(arguments.agg, step)
     with opened(chosen(arguments).database) as history:
         key, fields = _named(history, arguments.miner, arguments.names)
         kept = require_record(history, key)

@@ -37,13 +37,19 @@ def require_record(history: History, key: RecordKey) -> dict[Tier, int]:
     raise TelemetryError(f"{key}: no history of it{nearest(str(key), known)}")
 
 
-def aggregates_of(text: str) -> list[str]:
-    """The aggregates that `--agg` names."""
+def aggregates_of(text: str | None, step: int) -> list[str]:
+    """The aggregates that `--agg` names, for steps of so many milliseconds."""
+    if text is None:
+        return ["mean"]
+    if not step:
+        raise UsageError("--agg: of what lengths? give --step too, such as --step 5m")
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in AGGREGATES:
             raise UsageError(f"--agg {name}: expected {', '.join(AGGREGATES)}, or several with commas")
-    return names or ["mean"]
+    if not names:
+        raise UsageError(f"--agg: expected {', '.join(AGGREGATES)}, or several with commas")
+    return names
 
 
 @contextmanager
@@ -53,15 +59,19 @@ def opened(database: Path) -> Iterator[History]:
         try:
             yield history
         finally:
-            for damage in sorted(history.damaged, key=str)[:_MOST_TOLD]:
+            damaged = sorted(history.damaged, key=str)
+            for damage in damaged[:_MOST_TOLD]:
                 what = f"{damage.record}: {_part(damage)}" if damage.record else _part(damage)
                 _tell_once(f"database {database}: {what} damaged and left out ({damage.reason}); {SAVE}")
+            if len(damaged) > _MOST_TOLD:
+                _tell_once(f"database {database}: and {len(damaged) - _MOST_TOLD} more: `telemetry check --db` has all")
 
 
 def _part(damage: Damage) -> str:
     if damage.until == FOR_EVER:
         return "some of the newest messages are"
-    return f"{TIERS[damage.tier]} from {format_moment(damage.since)} to {format_moment(damage.until)} is"
+    verb = "is" if damage.tier is Tier.MESSAGES else "are"
+    return f"{TIERS[damage.tier]} from {format_moment(damage.since)} to {format_moment(damage.until)} {verb}"
 
 
 def tell(text: str) -> None:

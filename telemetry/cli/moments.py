@@ -6,12 +6,15 @@ from typing import NamedTuple
 
 from telemetry.cli.known import TIERS, opened, require_record, tell
 from telemetry.cli.tables import format_moment
-from telemetry.errors import TelemetryError
+from telemetry.errors import TelemetryError, UsageError
 from telemetry.fields import Value
 from telemetry.stores.history import Tier
 from telemetry.stores.history.reading import FOR_EVER, Stated
 from telemetry.stores.reading import open_reader
 from telemetry.topics import AgentKey, RecordKey
+
+_MOST_AHEAD = 86_400_000
+"""Milliseconds by which a time may be after now: a host's clock may be ahead."""
 
 
 class Moment(NamedTuple):
@@ -30,8 +33,11 @@ class Moment(NamedTuple):
         return values
 
 
-def moments(database: Path, key: RecordKey, times: Sequence[int]) -> list[Moment]:
-    """A record at some times; TelemetryError when nothing is known of it at any."""
+def moments(database: Path, key: RecordKey, times: Sequence[int], now: int) -> list[Moment]:
+    """A record at some times (Unix ms); TelemetryError when nothing is known of it at any."""
+    for time in times:
+        if time > now + _MOST_AHEAD:
+            raise UsageError(f"{format_moment(time)} is still to come: `telemetry show` has what is now")
     with opened(database) as history, open_reader(database) as reader:
         kept = require_record(history, key)
         agent = AgentKey.of(key)
