@@ -223,12 +223,14 @@ class RecordCopy:
         before, positions, stated = self._fields, self._positions, snapshot.positions
         senders = self._record.senders
         refreshed = [owner for owner in senders if self._is_refreshed(owner, stated.get(owner.value))]
-        self._fields = (
-            snapshot.values if len(refreshed) == len(senders) else self._refreshed(refreshed, snapshot.values)
-        )
-        for owner in refreshed:
-            positions[owner] = stated[owner.value]
-            self._gapped.discard(owner)
+        is_all = len(refreshed) == len(senders)
+        self._fields = snapshot.values if is_all else self._refreshed(refreshed, snapshot.values)
+        positions |= {owner: stated[owner.value] for owner in refreshed}
+        if is_all and self._gapped:
+            # What was missed may have stated fields that are not declared: whose they are is not known any more.
+            self._senders.clear()
+        if is_all or self._fields.keys() <= self._record.by_name.keys():
+            self._gapped.difference_update(refreshed)
         self.time, self.has_snapshot = snapshot.time, True
         return _changed(before, self._fields) if before else self._fields.keys()
 

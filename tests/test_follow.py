@@ -221,3 +221,20 @@ def test_a_field_of_a_newer_agent_follows_its_sender() -> None:
     world.lose("fanSpeed")
     copy.apply_change(Owner.HARDWARE, world.wire[-1])
     assert "fanSpeed" not in copy.fields
+
+
+def test_whose_an_undeclared_field_is_is_not_known_any_more_after_a_gap() -> None:
+    def change(
+        owner: Owner, seq: int, values: dict[str, Value], *, full: bool = False, prev: int | None = None
+    ) -> None:
+        copy.apply_change(owner, Change(7, seq, 0, None if full else prev, full, values=values))
+
+    copy = RecordCopy(WORKER_INFO)
+    copy.apply_snapshot(Snapshot({}, 0, {"hardware": Position(7, 1), "tasks": Position(7, 1)}))
+    change(Owner.TASKS, 2, {"newer": 1}, prev=1)
+    # Hardware's second message, which states it too, is missed; the snapshot that mends that has it.
+    change(Owner.HARDWARE, 3, {"diskR": 1}, prev=2)
+    copy.apply_snapshot(Snapshot({"newer": 2, "diskR": 1}, 0, {"hardware": Position(7, 3), "tasks": Position(7, 2)}))
+    assert copy.is_whole
+    change(Owner.TASKS, 4, {"runningTasks": 1}, full=True)
+    assert not copy.is_whole or copy.fields.get("newer") == 2
