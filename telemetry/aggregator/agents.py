@@ -17,9 +17,8 @@ GRACE = 3.0
 FIRST_REPEAT, LAST_REPEAT = 30.0, 600.0
 """Seconds between requests to one agent: doubling from the first to the last."""
 
-
 MOST_DRIFT = 0.5
-"""Of an interval: by so much the second acknowledgement comes later. An agent waits for 2.5 of them."""
+"""Of an interval: by so much the acknowledgement after a first one comes later. An agent waits for 2.5 of them."""
 
 
 class NetState(Enum):
